@@ -1,0 +1,168 @@
+"""The command line and notebooks' way to an experiment: Hydra's YAML in, a validated Experiment out.
+
+Only this module and the doors know Hydra. Every ``group.key=value`` is added whether or not the YAML
+lists it; what does not exist is refused by the dataclasses, which can say what was meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import difflib
+import logging
+import os
+from pathlib import Path
+import re
+import sys
+import traceback
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from surrogate.config import EvaluateConfig, Experiment, OptimConfig, RunConfig, TrainConfig, build
+from surrogate.core.types import UserError
+
+_SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run", "traceback", "quiet")
+_GROUPS = ("data", "model", "optim", "train", "experiment")
+
+
+def conf_directory() -> Path:
+    """``conf/``: inside an installed wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent
+    for directory in (package / "conf", package.parent / "conf"):
+        if (directory / "config.yaml").is_file():
+            return directory
+    raise UserError(f"the configuration directory conf/ is missing beside {package}")
+
+
+def free_overrides(overrides: Sequence[str]) -> list[str]:
+    """Let ``a.b=c`` set keys that the YAML does not list (Hydra's ``++``); leave group choices alone."""
+    result = []
+    for text in overrides:
+        key = text.partition("=")[0]
+        plain = "=" in text and not text.startswith(("+", "~", "-")) and not key.startswith("hydra")
+        is_group = key.split("@")[0] in _GROUPS or "/" in key
+        result.append("++" + text if plain and not is_group else text)
+    return result
+
+
+def to_experiment(config: DictConfig) -> Experiment:
+    """Validate a composed configuration.
+
+    Raises:
+        UserError: naming the key that is unknown, missing or of a wrong type.
+    """
+    from surrogate.domains.base import find_domain
+    from surrogate.models.base import find_model
+
+    try:
+        values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(_first_line(error)) from error
+    for key in values:
+        if key not in _SECTIONS:
+            close = difflib.get_close_matches(key, _SECTIONS, n=1)
+            raise UserError(f"{key} is not a setting" + (f"; did you mean {close[0]}?" if close else ""))
+    domain = str(values.get("domain", "fields"))
+    model = dict(values.get("model") or {})
+    model_name = str(model.pop("name", ""))
+    if not model_name:
+        raise UserError("model.name is missing; choose one with model=unet")
+    model_class: Any = find_model(model_name)
+    return Experiment(
+        name=str(values.get("name", "custom")),
+        domain=domain,
+        data=build(find_domain(domain).Data, values.get("data"), "data"),
+        model_name=model_name,
+        model=build(model_class.Config, model, "model"),
+        optim=build(OptimConfig, values.get("optim"), "optim"),
+        train=build(TrainConfig, values.get("train"), "train"),
+        evaluate=build(EvaluateConfig, values.get("evaluate"), "evaluate"),
+        run=build(RunConfig, values.get("run"), "run"),
+        resolved={k: v for k, v in values.items() if k not in ("traceback", "quiet")},
+    )
+
+
+def load_experiment(
+    name: str = "", overrides: Sequence[str] = (), *, config_dir: str | os.PathLike[str] | None = None
+) -> Experiment:
+    """Compose ``conf/experiment/<name>.yaml`` with ``overrides`` as the command line would.
+
+    Args:
+        name: an experiment, such as ``climate``; empty: the defaults alone.
+        overrides: such as ``["train.steps=2000", "model=fno"]``.
+        config_dir: a directory of your own that is searched as well (``experiment/<name>.yaml``).
+
+    Raises:
+        UserError: for an unknown experiment, group, key or value.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    words = free_overrides(overrides)
+    if name:
+        words.insert(0, f"+experiment={name}")
+    if config_dir is not None:
+        words.insert(0, f"hydra.searchpath=[file://{Path(config_dir).resolve()}]")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        try:
+            config = compose("config", overrides=words)
+        except Exception as error:  # Hydra raises many kinds; all of them mean the same to the person
+            raise UserError(explain(error)) from error
+    return to_experiment(config)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def explain(error: BaseException) -> str:
+    """One sentence for what Hydra says in several."""
+    text = str(error).strip()
+    if missing := re.search(r"Could not find '([^']+)'", text) or re.search(r"In '[^']*': Could not (?:load|find) '([^']+)'", text):
+        group, _, option = missing[1].partition("/")
+        options = sorted(p.stem for p in (conf_directory() / group).glob("*.yaml"))
+        if option and options:
+            return f"{group}={option} does not exist; there are {', '.join(options)}"
+        return f"{missing[1]} is not a group of settings; there are {', '.join(_GROUPS)}"
+    return re.sub(r"\s+", " ", text.split("See https")[0].split("\nfull_key")[0]).strip()
+
+
+def run_door(main: Callable[[Experiment], int], argv: Sequence[str] | None = None) -> None:
+    """Run a command line: compose, validate, call ``main(experiment)``, exit with its code.
+
+    A :class:`UserError` is one line on stderr and exit code 2; ``traceback=true`` shows where it arose.
+    """
+    import hydra
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    show = any(a.lstrip("+") == "traceback=true" for a in arguments)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("absl", "orbax", "jax", "asyncio", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    code: list[int] = []
+    program = sys.argv[0]
+
+    @hydra.main(config_path=str(conf_directory()), config_name="config", version_base="1.3")
+    def call(config: DictConfig) -> None:
+        code.append(main(to_experiment(config)))
+
+    try:
+        sys.argv = [program, *free_overrides(arguments)]
+        call()
+    except UserError as error:
+        _fail(str(error), show)
+    except (OmegaConfBaseException, hydra.errors.HydraException) as error:
+        _fail(explain(error), show)
+    except KeyboardInterrupt:
+        _fail("interrupted", show, 130)
+    sys.exit(max(code, default=0))
+
+
+def _fail(message: str, show: bool, code: int = 2) -> None:
+    if show:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

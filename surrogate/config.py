@@ -1,0 +1,249 @@
+"""Frozen, validated configuration: what remains of YAML once it is past the door.
+
+:func:`build` turns a plain mapping into a dataclass; an unknown key, a missing key or a value of the
+wrong type is a :class:`UserError` that names the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from dataclasses import dataclass, field
+import difflib
+import types
+import typing
+from typing import Any, Literal, TypeVar
+
+from surrogate.core.types import UserError
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: Any, where: str) -> T:
+    """Build dataclass ``cls`` from a mapping.
+
+    Args:
+        values: plain mapping of field name → value; nested mappings become nested dataclasses.
+        where: dotted name of the mapping, for messages (``"train"``).
+
+    Raises:
+        UserError: for an unknown or missing key, a wrong type, or what ``__post_init__`` refuses.
+    """
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} must be a group of settings, not {values!r}")
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+    arguments = {}
+    for key, value in values.items():
+        if key not in names:
+            close = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"did you mean {where}.{close[0]}?" if close else f"there are {', '.join(names)}"
+            raise UserError(f"{where}.{key} is not a setting; {hint}")
+        arguments[key] = _convert(hints[key], value, f"{where}.{key}")
+    for spec in dataclasses.fields(cls):  # type: ignore[arg-type]
+        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
+        if spec.init and required and spec.name not in arguments:
+            raise UserError(f"{where}.{spec.name} is missing")
+    try:
+        return cls(**arguments)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:  # noqa: C901
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        options = [a for a in args if a is not type(None)]
+        errors = []
+        for option in options:
+            try:
+                return _convert(option, value, where)
+            except UserError as error:
+                errors.append(str(error))
+        raise UserError(errors[-1])
+    if origin is Literal:
+        if value in args and type(value) in {type(a) for a in args}:
+            return value
+        raise UserError(f"{where}={value!r} is not one of {', '.join(map(str, args))}")
+    if dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else build(kind, value, where)  # type: ignore[arg-type]
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise UserError(f"{where}={value!r} must be a list")
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        if len(args) != len(value):
+            raise UserError(f"{where}={list(value)!r} must be a list of {len(args)} values")
+        return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+    if origin in (dict, Mapping) or kind is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}={value!r} must be a group of name: value")
+        inner = args[1] if args else Any
+        return {str(k): _convert(inner, v, f"{where}.{k}") for k, v in value.items()}
+    return _scalar(kind, value, where)
+
+
+def _scalar(kind: type, value: Any, where: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    raise UserError(f"{where}={value!r} must be {words.get(kind, kind.__name__)}")
+
+
+def _positive(owner: Any, *names: str) -> None:
+    for name in names:
+        if getattr(owner, name) <= 0:
+            raise ValueError(f"{name}={getattr(owner, name)} must be positive")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay.
+
+    ``warmup`` is a fraction of the run; ``end`` the final learning rate as a fraction of the peak.
+    """
+
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    b1: float = 0.9
+    b2: float = 0.99
+    clip_norm: float = 1.0
+    warmup: float = 0.05
+    end: float = 0.01
+
+    def __post_init__(self) -> None:
+        _positive(self, "learning_rate", "clip_norm")
+        if not 0 <= self.warmup < 1 or not 0 <= self.end <= 1:
+            raise ValueError("warmup must lie in [0, 1) and end in [0, 1]")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay={self.weight_decay} must not be negative")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss: by variable name or ``name@level``, and over levels.
+
+    ``levels="pressure"`` weights a variable's levels in proportion to pressure (mass).
+    """
+
+    variables: dict[str, float] = field(default_factory=dict)
+    levels: Literal["equal", "pressure"] = "equal"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the curriculum: from ``start`` (fraction of the run) train on ``rollout`` steps."""
+
+    start: float
+    rollout: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < 1 or self.rollout < 1:
+            raise ValueError("a stage needs 0 <= start < 1 and rollout >= 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and on what to train.
+
+    Attributes:
+        steps: optimizer updates.
+        batch_size: samples an update, over all devices; ``accumulate`` splits it into equal parts.
+        curriculum: stages of the rollout loss, in order of ``start``, the first at 0.
+        ema: decay of the averaged weights that are evaluated and saved; 0 turns averaging off.
+        select: the weights kept at the end: ``last``, or ``best`` by validation loss.
+        nonfinite: what a step with a non-finite loss or gradient does: ``skip`` leaves the state as it
+            was and counts it, ``stop`` ends the run; ``max_nonfinite`` consecutive skips end it too.
+        seed: of initial weights, sample order and dropout.
+    """
+
+    steps: int = 2000
+    batch_size: int = 8
+    accumulate: int = 1
+    curriculum: tuple[Stage, ...] = (Stage(0.0, 1),)
+    ema: float = 0.995
+    select: Literal["last", "best"] = "last"
+    loss: LossConfig = LossConfig()
+    nonfinite: Literal["skip", "stop"] = "skip"
+    max_nonfinite: int = 20
+    seed: int = 0
+    log_every: int = 20
+    valid_every: int = 250
+    valid_samples: int = 128
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    prefetch: int = 2
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps", "batch_size", "accumulate", "max_nonfinite", "log_every", "valid_every",
+                  "valid_samples", "checkpoint_every", "keep_checkpoints", "prefetch")  # fmt: skip
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema={self.ema} must lie in [0, 1)")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}")
+        starts = [s.start for s in self.curriculum]
+        if not starts or starts[0] != 0 or starts != sorted(set(starts)):
+            raise ValueError("curriculum must begin with start: 0 and go on in increasing order of start")
+
+    def rollout_at(self, step: int) -> int:
+        """The number of rollout steps that the loss at ``step`` (from 0) spans."""
+        return max((s for s in self.curriculum if s.start * self.steps <= step), key=lambda s: s.start).rollout
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is scored at the end.
+
+    Attributes:
+        batch_size: initial times a chunk.
+        max_samples: at most this many initial times, evenly spread over the test split.
+        rollout: length of the long free run (``365D``); empty: none.
+        baselines: which to fit and show; empty: all that apply.
+        indices: names of box-mean indices to score, each ``{variable, latitude: [s, n], longitude: [w, e]}``.
+    """
+
+    batch_size: int = 16
+    max_samples: int = 400
+    rollout: str = ""
+    indices: dict[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ("rmse", "acc", "bias", "activity")
+
+    def __post_init__(self) -> None:
+        _positive(self, "batch_size", "max_samples")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run goes: ``dir`` (empty: ``root/<experiment>/<timestamp>``), and how it shows itself."""
+
+    dir: str = ""
+    root: str = "runs"
+    compilation_cache: str = ""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One validated experiment. ``data`` and ``model`` hold the domain's and the model's own settings."""
+
+    name: str
+    domain: str
+    data: Any
+    model_name: str
+    model: Any
+    optim: OptimConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    run: RunConfig
+    resolved: dict[str, Any] = field(default_factory=dict, compare=False)

@@ -1,0 +1,1 @@
+"""Readers, stores, normalisation and the input pipeline."""

@@ -1,0 +1,269 @@
+"""Normalisation: center and scale of every channel, from the training split alone.
+
+Prognostic and diagnostic fields may first lose a monthly climatology (``anomaly: month``). Missing
+points (land) become 0 after normalisation and are listed in ``mask``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from surrogate.core.calendars import has_calendar, month_of
+from surrogate.core.spec import Role, Spec, Variable
+from surrogate.core.types import UserError
+from surrogate.data.source import Source
+from surrogate.data.splits import Splits
+
+BLOCK = 64  # times read at once: bounds the memory of a pass over a large store
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """Statistics of the training split, float32, in the channel order of ``spec``.
+
+    Attributes:
+        center, scale: role → (channels,). For the outputs they describe anomalies where a
+            climatology is subtracted.
+        target_scale: (K, outputs): standard deviation of the change over k = 1..K steps of a
+            prognostic field, in normalised units (row 0 is the size of one step's increment);
+            1 for diagnostics.
+        mask: (H, W, outputs) bool: points that have a value.
+        climatology: (12, H, W, outputs) physical units, or None.
+    """
+
+    spec: Spec
+    center: dict[str, np.ndarray]
+    scale: dict[str, np.ndarray]
+    target_scale: np.ndarray
+    mask: np.ndarray
+    climatology: np.ndarray | None = None
+
+    def _offset(self, role: Role, months: np.ndarray | None) -> np.ndarray:
+        if role not in ("prognostic", "diagnostic") or self.climatology is None:
+            return self.center[role]
+        if months is None:
+            raise ValueError("the months of the times are needed where a monthly climatology is subtracted")
+        count = len(self.spec.role("prognostic"))
+        part = self.climatology[..., :count] if role == "prognostic" else self.climatology[..., count:]
+        return part[months] + self.center[role]
+
+    def normalize(self, role: Role, values: np.ndarray, months: np.ndarray | None = None) -> np.ndarray:
+        """Physical (N, H, W, C) → normalised float32, missing points 0. ``months`` (N,) from 0."""
+        result = (values - self._offset(role, months)) / self.scale[role]
+        return np.nan_to_num(result.astype(np.float32), copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
+
+    def denormalize(self, role: Role, values: np.ndarray, months: np.ndarray | None = None) -> np.ndarray:
+        """Normalised (N, H, W, C) → physical float32, missing points NaN."""
+        result = np.asarray(values, np.float32) * self.scale[role] + self._offset(role, months)
+        count = len(self.spec.role("prognostic"))
+        mask = self.mask[..., :count] if role == "prognostic" else self.mask[..., count:]
+        return np.where(mask, result, np.float32(np.nan)).astype(np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything but the spec, by name; :meth:`from_arrays` inverts it."""
+        named = {f"center.{role}": value for role, value in self.center.items()}
+        named |= {f"scale.{role}": value for role, value in self.scale.items()}
+        named |= {"target_scale": self.target_scale, "mask": self.mask.astype(np.uint8)}
+        if self.climatology is not None:
+            named["climatology"] = self.climatology
+        return named
+
+    @classmethod
+    def from_arrays(cls, spec: Spec, named: dict[str, np.ndarray]) -> Normalizer:
+        roles = ("prognostic", "diagnostic", "forcing", "static")
+        return cls(
+            spec,
+            {r: named[f"center.{r}"] for r in roles},
+            {r: named[f"scale.{r}"] for r in roles},
+            named["target_scale"], named["mask"].astype(bool), named.get("climatology"),
+        )  # fmt: skip
+
+
+class _Moments:
+    """Weighted mean and variance per channel, merged block by block (Chan et al. 1983) in float64."""
+
+    def __init__(self, channels: int) -> None:
+        self.weight, self.mean, self.square = np.zeros(channels), np.zeros(channels), np.zeros(channels)
+
+    def add(self, values: np.ndarray, weights: np.ndarray) -> None:
+        """``values`` (N, H, W, C) with NaN where missing; ``weights`` (H, W)."""
+        present = np.isfinite(values)
+        w = present * weights[:, :, None]
+        total = w.sum((0, 1, 2))
+        safe = np.where(total > 0, total, 1)
+        filled = np.where(present, values, 0).astype(np.float64)
+        mean = (filled * w).sum((0, 1, 2)) / safe
+        square = (((filled - mean) ** 2) * w).sum((0, 1, 2))
+        merged = self.weight + total
+        safe = np.where(merged > 0, merged, 1)
+        delta = mean - self.mean
+        self.square += square + delta**2 * self.weight * total / safe
+        self.mean += delta * total / safe
+        self.weight = merged
+
+    def std(self) -> np.ndarray:
+        return np.sqrt(self.square / np.where(self.weight > 0, self.weight, 1))
+
+
+def fit_normalizer(source: Source, splits: Splits, *, anomaly: str = "none", rollout: int = 1) -> Normalizer:
+    """Fit statistics on the training split of ``source``, reading it twice in blocks.
+
+    Args:
+        anomaly: ``none`` or ``month``.
+        rollout: how many rows ``target_scale`` gets.
+
+    Raises:
+        UserError: for an output that is constant or entirely missing in training, for infinite values.
+    """
+    spec, area = source.spec, source.spec.grid.area_weights()
+    outputs = len(spec.outputs)
+    train = splits.times("train")
+    present, climatology = _present_and_climatology(source, train, outputs, anomaly)
+    moments = {r: _Moments(len(spec.role(r))) for r in ("prognostic", "diagnostic", "forcing")}
+    for number, times in enumerate(train):
+        for block in _blocks(times):
+            fields = source.read(number, block)
+            months = month_of(source.timelines[number].time[block]) if climatology is not None else None
+            for role, moment in moments.items():
+                values = fields[role]
+                _refuse_infinite(source, number, block, values, spec.role(role))  # type: ignore[arg-type]
+                if months is not None and climatology is not None and role != "forcing":
+                    values = values - _part(climatology, spec, role)[months]
+                if values.shape[-1]:
+                    moment.add(values, area)
+    center = {role: m.mean.astype(np.float32) for role, m in moments.items()}
+    scale = {role: m.std().astype(np.float32) for role, m in moments.items()}
+    for role in ("prognostic", "diagnostic"):
+        for variable, value in zip(spec.role(role), scale[role], strict=True):  # type: ignore[arg-type]
+            if not value > 0:
+                raise UserError(f"variable {variable.key!r} does not vary in the training split; nothing to learn")
+    scale["forcing"] = np.where(scale["forcing"] > 0, scale["forcing"], 1).astype(np.float32)
+    static = _Moments(len(spec.role("static")))
+    if source.static.shape[-1]:
+        static.add(source.static[None], area)
+    center["static"] = static.mean.astype(np.float32)
+    scale["static"] = np.where(static.std() > 0, static.std(), 1).astype(np.float32)
+    target = _target_scale(source, splits, climatology, scale["prognostic"], rollout)
+    return Normalizer(spec, center, scale, target, present, climatology)
+
+
+def _blocks(times: np.ndarray) -> list[np.ndarray]:
+    return [times[i : i + BLOCK] for i in range(0, len(times), BLOCK)]
+
+
+def _part(fields: np.ndarray, spec: Spec, role: str) -> np.ndarray:
+    count = len(spec.role("prognostic"))
+    return fields[..., :count] if role == "prognostic" else fields[..., count:]
+
+
+def _present_and_climatology(
+    source: Source, train: list[np.ndarray], outputs: int, anomaly: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The constant mask (H, W, outputs), and the mean of each calendar month where it is wanted."""
+    height, width = source.spec.grid.shape
+    present = np.ones((height, width, outputs), bool)
+    ever = np.zeros((height, width, outputs), bool)
+    total = np.zeros((12, height, width, outputs)) if anomaly == "month" else None
+    count = np.zeros(12)
+    for number, times in enumerate(train):
+        line = source.timelines[number]
+        if total is not None and not has_calendar(line.time):
+            raise UserError(f"data.anomaly=month needs dates, and {line.name} has none")
+        for block in _blocks(times):
+            fields = source.read(number, block)
+            values = np.concatenate([fields["prognostic"], fields["diagnostic"]], axis=-1)
+            finite = ~np.isnan(values)
+            present &= finite.all(0)
+            ever |= finite.any(0)
+            if total is not None:
+                months = month_of(line.time[block])
+                np.add.at(total, months, values.astype(np.float64))
+                count += np.bincount(months, minlength=12)
+    for channel, variable in enumerate(source.spec.outputs):
+        if not present[..., channel].any():
+            raise UserError(f"variable {variable.key!r} is missing somewhere at every point of the training split")
+        # A point that is sometimes there and sometimes not would be learnt from a moving sample.
+        moving = ever[..., channel] & ~present[..., channel]
+        if moving.any():
+            row, column = np.argwhere(moving)[0]
+            raise UserError(
+                f"variable {variable.key!r} is missing at some times of the training split but not at others, "
+                f"first at latitude {source.spec.grid.latitude[row]:g}, "
+                f"longitude {source.spec.grid.longitude[column]:g} ({moving.sum()} points)"
+            )
+    if total is None:
+        return present, None
+    if (count == 0).any():
+        raise UserError(f"data.anomaly=month: the training split has no {_MONTHS[int(np.argmin(count))]}")
+    return present, (total / count[:, None, None, None]).astype(np.float32)
+
+
+_MONTHS = ("January", "February", "March", "April", "May", "June", "July",
+           "August", "September", "October", "November", "December")  # fmt: skip
+
+
+def _refuse_infinite(
+    source: Source, number: int, block: np.ndarray, values: np.ndarray, variables: tuple[Variable, ...]
+) -> None:
+    bad = np.argwhere(np.isinf(values))
+    if len(bad):
+        time, row, column, channel = bad[0]
+        line, grid = source.timelines[number], source.spec.grid
+        index = block[time]
+        file = line.files[line.source[index]] if line.files else line.name
+        raise UserError(
+            f"{file}: {variables[channel].key!r} is infinite at {line.time[index]}, "
+            f"latitude {grid.latitude[row]:g}, longitude {grid.longitude[column]:g}"
+        )
+
+
+def _target_scale(
+    source: Source, splits: Splits, climatology: np.ndarray | None, scale: np.ndarray, rollout: int
+) -> np.ndarray:
+    """Standard deviation of x(t+k) − x(t) over the training split in units of ``scale``: (rollout, outputs)."""
+    spec, area = source.spec, source.spec.grid.area_weights()
+    prognostic = len(spec.role("prognostic"))
+    result = np.ones((rollout, len(spec.outputs)), np.float32)
+    if not prognostic:
+        return result
+    for k in range(1, rollout + 1):
+        samples = splits.samples(source, "train", history=1, rollout=k)
+        if not len(samples):
+            raise UserError(
+                f"data.split.train has no gap-free window of {k} steps of {spec.time_step}; "
+                "shorten train.curriculum or lengthen the split"
+            )
+        moment = _Moments(prognostic)
+        # 512 pairs spread over the split estimate a standard deviation to about 3% or better.
+        chosen = samples[np.unique(np.linspace(0, len(samples) - 1, min(len(samples), 512)).round().astype(int))]
+        for number in np.unique(chosen[:, 0]):
+            line = source.timelines[number]
+            for start in _blocks(chosen[chosen[:, 0] == number, 1]):
+                end = start + k * source.stride
+                change = source.read(number, end)["prognostic"] - source.read(number, start)["prognostic"]
+                if climatology is not None:
+                    part = climatology[..., :prognostic]
+                    change = change - (part[month_of(line.time[end])] - part[month_of(line.time[start])])
+                moment.add(change, area)
+        std = np.sqrt(moment.std() ** 2 + moment.mean**2) / scale
+        for variable, value in zip(spec.role("prognostic"), std, strict=True):
+            if not value > 0:
+                raise UserError(f"variable {variable.key!r} never changes over {k} steps in the training split")
+        result[k - 1, :prognostic] = std
+    return result
+
+
+def describe(normalizer: Normalizer) -> dict[str, Any]:
+    """Center and scale by channel key, for manifests and cards."""
+    table: dict[str, Any] = {}
+    for role in ("prognostic", "diagnostic", "forcing", "static"):
+        variables = normalizer.spec.role(role)  # type: ignore[arg-type]
+        for index, variable in enumerate(variables):
+            if index < len(normalizer.center[role]):
+                table[f"{role}.{variable.key}"] = {
+                    "center": float(normalizer.center[role][index]), "scale": float(normalizer.scale[role][index]),
+                }  # fmt: skip
+    return table

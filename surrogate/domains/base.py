@@ -1,0 +1,145 @@
+"""The contract between a domain (what the data mean) and the training loop (how it is learnt)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+import importlib
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
+
+from flax import nnx
+import jax
+import numpy as np
+
+from surrogate.config import Experiment
+from surrogate.core.types import PyTree, UserError
+
+Scores = dict[str, dict[str, dict[str, float]]]  # variable → metric → lead → value
+
+
+@dataclass
+class Evaluation:
+    """What an evaluation found; ``pictures`` is handed to the plotting functions unread."""
+
+    scores: dict[str, Scores]  # split → scores
+    baselines: dict[str, Scores]
+    units: dict[str, str]
+    rollout: dict[str, Any] | None = None
+    pictures: Any = None
+    notes: list[str] = field(default_factory=list)
+
+
+class Domain(ABC):
+    """What the data mean. One instance serves one experiment, opened once.
+
+    The loop calls, in this order: :meth:`open`, :meth:`build_model`, :meth:`constants`, then
+    :meth:`batch` on the host (from a thread) and :meth:`loss` under ``jit`` for every step, and at
+    the end :meth:`evaluate` and :meth:`artefact`.
+    """
+
+    Data: ClassVar[type[Any]]  # frozen dataclass of the ``data`` settings
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+
+    @abstractmethod
+    def open(self) -> None:
+        """Read or index the data, check it, and fit the normalisation on the training split.
+
+        Raises:
+            UserError: for anything a person can mend; nothing has been compiled by then.
+        """
+
+    @abstractmethod
+    def build_model(self, rngs: nnx.Rngs) -> nnx.Module:
+        """The network, with float32 parameters."""
+
+    @abstractmethod
+    def constants(self) -> PyTree:
+        """Arrays that every step needs unchanged (static fields, weights, scales)."""
+
+    @abstractmethod
+    def num_samples(self, split: str, stage: Hashable) -> int:
+        """How many samples a split offers at a stage of the curriculum."""
+
+    @abstractmethod
+    def stage(self, step: int) -> Hashable:
+        """The stage of the curriculum at a step; each distinct value is compiled once."""
+
+    @abstractmethod
+    def batch(self, split: str, indices: np.ndarray, stage: Hashable) -> PyTree:
+        """Samples ``indices`` (B,) as a pytree of numpy arrays with leading axis B. Called from a thread."""
+
+    @abstractmethod
+    def loss(
+        self, model: nnx.Module, constants: PyTree, batch: PyTree, key: jax.Array, stage: Hashable
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Scalar float32 loss of a batch, and scalars worth logging. Pure; traced under ``jit``."""
+
+    @abstractmethod
+    def evaluate(self, graphdef: Any, params: PyTree) -> Evaluation:
+        """Scores on the test split beside baselines fitted on the training split."""
+
+    @abstractmethod
+    def artefact(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Meaning of the surrogate for its manifest (JSON values), and its arrays (normalisation, static fields)."""
+
+    @abstractmethod
+    def golden(self, graphdef: Any, params: PyTree) -> dict[str, np.ndarray]:
+        """A few inputs of the model with its outputs, by which another machine checks itself."""
+
+    @classmethod
+    @abstractmethod
+    def restore(
+        cls, manifest: dict[str, Any], arrays: dict[str, np.ndarray], fill: Callable[[nnx.Module], tuple[Any, PyTree]]
+    ) -> Any:
+        """The surrogate that :meth:`artefact` described.
+
+        Args:
+            fill: takes the network, built anew, to its graph definition and the saved weights.
+        """
+
+    def provenance(self) -> list[dict[str, Any]]:
+        """Data files with sizes and SHA-256."""
+        return []
+
+    def flops(self) -> float:
+        """Analytic forward FLOPs of one sample's step; 0 where unknown."""
+        return 0.0
+
+
+_DOMAINS = {"fields": ("surrogate.domains.fields", "Fields")}
+
+
+def find_domain(name: str) -> type[Domain]:
+    """The domain registered as ``name`` here or in the ``surrogate.domains`` entry points, or ``module:Class``.
+
+    The form ``module:Class`` is for a person's own configuration; a file that travels with a model
+    never reaches it (see :func:`find_registered_domain`).
+
+    Raises:
+        UserError: for a name that does not exist or is not a :class:`Domain`.
+    """
+    if ":" not in name:
+        return find_registered_domain(name)
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"domain {name!r} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Domain)):
+        raise UserError(f"domain {name!r} is not a subclass of surrogate.Domain")
+    return found
+
+
+def find_registered_domain(name: str) -> type[Domain]:
+    """As :func:`find_domain`, for names alone: what an artefact may ask for."""
+    if name in _DOMAINS:
+        module, attribute = _DOMAINS[name]
+        return getattr(importlib.import_module(module), attribute)
+    installed = {e.name: e for e in entry_points(group="surrogate.domains")}
+    if name in installed:
+        return installed[name].load()
+    raise UserError(f"domain {name!r} does not exist; there are {', '.join(sorted({*_DOMAINS, *installed}))}")

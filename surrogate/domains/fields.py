@@ -1,0 +1,274 @@
+"""The domain of gridded fields: climate, oceans, PDE solvers on a rectangular grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from surrogate.config import Experiment, build
+from surrogate.core.calendars import has_calendar, month_of
+from surrogate.core.durations import Duration
+from surrogate.core.spec import Spec
+from surrogate.core.types import PyTree, UserError
+from surrogate.data.gridded import open_source
+from surrogate.data.normalize import Normalizer, describe, fit_normalizer
+from surrogate.data.settings import FieldsDataConfig
+from surrogate.data.source import Source
+from surrogate.data.splits import Splits, make_splits
+from surrogate.domains.base import Domain, Evaluation
+from surrogate.domains.fields_surrogate import FieldSurrogate
+from surrogate.domains.forecast import field_step
+from surrogate.domains.frame import FieldFrame
+from surrogate.losses import level_weights, weighted_mse
+from surrogate.models.base import find_model
+
+
+class Fields(Domain):
+    """Prognostic fields advanced in time, or diagnostic fields mapped from forcings.
+
+    A stage of the curriculum is the number of rollout steps that the loss spans (0 for a map).
+    """
+
+    Data = FieldsDataConfig
+    source: Source
+    splits: Splits
+    normalizer: Normalizer
+
+    def __init__(self, experiment: Experiment) -> None:
+        super().__init__(experiment)
+        self.data: FieldsDataConfig = experiment.data
+        self._samples: dict[tuple[str, int], np.ndarray] = {}
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        self.source, roles = open_source(self.data)
+        self.splits = make_splits(self.source.timelines, roles, self.data.split)
+        self.leads = self._leads()
+        self.max_lead = max(self.leads.values())
+        longest = max(stage.rollout for stage in self.experiment.train.curriculum) if self.is_forecast else 1
+        for split in ("train", "valid", "test"):
+            if any(member.any() for member in self.splits.members[split]):
+                self._require_samples(split, longest if split == "train" else self.max_lead)
+        self.normalizer = fit_normalizer(self.source, self.splits, anomaly=self.data.anomaly, rollout=longest)
+        self.frame = FieldFrame(self.spec, self.normalizer, self.source.static, self._features())
+        self._check_weights()
+
+    def _features(self) -> tuple[str, ...]:
+        """The features asked for, or by default the position, and the season where training spans most of a year."""
+        if self.data.features is not None:
+            return self.data.features
+        lines = self.source.timelines
+        dated = all(has_calendar(line.time) for line in lines)
+        trained = [line.time[m] for line, m in zip(lines, self.splits.members["train"], strict=True) if m.any()]
+        months = {int(m) for time in trained for m in month_of(time)} if dated else set()
+        step = self.spec.time_step
+        seasonal = len(months) == 12
+        diurnal = dated and 0 < step.seconds < 86400
+        return ("position", *(("season",) if seasonal else ()), *(("diurnal",) if diurnal else ()))
+
+    @property
+    def spec(self) -> Spec:
+        return self.source.spec
+
+    @property
+    def is_forecast(self) -> bool:
+        """Whether there is a state to advance; otherwise outputs follow from forcings at the same time."""
+        return bool(self.spec.role("prognostic"))
+
+    def _leads(self) -> dict[str, int]:
+        """ISO lead → number of steps."""
+        if not self.is_forecast:
+            return {"PT0S": 0}
+        leads = {}
+        for text in self.data.leads:
+            lead = Duration.parse(text)
+            try:
+                steps = lead.steps_of(self.spec.time_step)
+            except ValueError as error:
+                raise UserError(f"data.leads: {error}; choose leads that are, or another data.time_step") from None
+            if steps < 1:
+                raise UserError(f"data.leads: {text} is shorter than one time step of {self.spec.time_step}")
+            leads[str(lead)] = steps
+        return dict(sorted(leads.items(), key=lambda item: item[1]))
+
+    def _require_samples(self, split: str, steps: int) -> None:
+        if len(self.samples(split, steps)):
+            return
+        times = sum(int(m.sum()) for m in self.splits.members[split])
+        need = (self.spec.history - 1 + steps) * self.source.stride + 1
+        raise UserError(
+            f"data.split.{split} has {times} times but no gap-free window of {need} "
+            f"(history {self.spec.history}, {steps} steps of {self.spec.time_step} ahead)"
+        )
+
+    def _check_weights(self) -> None:
+        known = {v.key for v in self.spec.outputs} | {v.name for v in self.spec.outputs}
+        for name in self.experiment.train.loss.variables:
+            if name not in known:
+                raise UserError(f"train.loss.variables names {name!r}; the outputs are {', '.join(sorted(known))}")
+
+    # -- samples ---------------------------------------------------------------------------------
+
+    def samples(self, split: str, rollout: int) -> np.ndarray:
+        """(trajectory, initial time index) of every sample: (N, 2)."""
+        key = (split, rollout)
+        if key not in self._samples:
+            self._samples[key] = self.splits.samples(
+                self.source, split, history=self.spec.history, rollout=rollout if self.is_forecast else 0
+            )
+        return self._samples[key]
+
+    def stage(self, step: int) -> Hashable:
+        return self.experiment.train.rollout_at(step) if self.is_forecast else 0
+
+    def num_samples(self, split: str, stage: Hashable) -> int:
+        return len(self.samples(split, int(stage)))  # type: ignore[call-overload]
+
+    def batch(self, split: str, indices: np.ndarray, stage: Hashable) -> dict[str, np.ndarray]:
+        return self.gather(self.samples(split, int(stage))[indices], int(stage))  # type: ignore[call-overload]
+
+    def gather(self, samples: np.ndarray, rollout: int, *, targets: bool = True) -> dict[str, np.ndarray]:
+        """Normalised arrays of samples (B, 2).
+
+        Returns:
+            ``state`` (B, H, W, history × P), ``forcing`` (B, K, H, W, F) and ``target``
+            (B, K, H, W, P + D), K the rollout, or 1 for a map. Without ``targets`` the last is absent.
+        """
+        stride, history = self.source.stride, self.spec.history
+        past = np.arange(-(history - 1), 1) * stride
+        ahead = np.arange(1, rollout + 1) * stride if self.is_forecast else np.zeros(1, int)
+        count, outputs = len(samples), len(self.spec.outputs)
+        height, width = self.spec.grid.shape
+        prognostic = len(self.spec.role("prognostic"))
+        state = np.empty((count, height, width, history * prognostic), np.float32)
+        forcing = np.empty((count, len(ahead), height, width, self.frame.num_forcing), np.float32)
+        target = np.empty((count, len(ahead), height, width, outputs), np.float32) if targets else None
+        for number in np.unique(samples[:, 0]):
+            rows = np.flatnonzero(samples[:, 0] == number)
+            start = samples[rows, 1]
+            if prognostic:
+                behind = (start[:, None] + past).ravel()
+                values = self._read(number, behind, ("prognostic",))
+                state[rows] = self.frame.state_inputs(values.reshape(len(rows), history, height, width, prognostic))
+            front = (start[:, None] + ahead).ravel()
+            shape = (len(rows), len(ahead), height, width)
+            if forcing.size:
+                forcing[rows] = self.forcing_at(number, front).reshape(*shape, -1)
+            if target is not None:
+                target[rows] = self._read(number, front, ("prognostic", "diagnostic")).reshape(*shape, outputs)
+        batch = {"state": state, "forcing": forcing}
+        return batch if target is None else batch | {"target": target}
+
+    def forcing_at(self, number: int, indices: np.ndarray) -> np.ndarray:
+        """Normalised forcings and time features at ``indices`` (n,) of a trajectory: (n, H, W, F)."""
+        values = self.source.read(number, indices)["forcing"]
+        variables = self.spec.role("forcing")
+        self._refuse_missing(number, indices, values, variables, np.ones(values.shape[1:], bool))
+        return self.frame.forcing_inputs(self.source.timelines[number].time[indices], values)
+
+    def _read(self, number: int, indices: np.ndarray, roles: tuple[str, ...]) -> np.ndarray:
+        fields, parts = self.source.read(number, indices), []
+        months = self.frame.months(self.source.timelines[number].time[indices])
+        count = len(self.spec.role("prognostic"))
+        for role in roles:
+            mask = self.normalizer.mask[..., :count] if role == "prognostic" else self.normalizer.mask[..., count:]
+            self._refuse_missing(number, indices, fields[role], self.spec.role(role), mask)  # type: ignore[arg-type]
+            parts.append(self.normalizer.normalize(role, fields[role], months))  # type: ignore[arg-type]
+        return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+    def _refuse_missing(
+        self, number: int, indices: np.ndarray, values: np.ndarray, variables: tuple, mask: np.ndarray
+    ) -> None:
+        # One reduction on the good path; the search for the place happens only when something is wrong.
+        if np.isfinite(values[:, mask].sum()) or np.isfinite(values[:, mask]).all():
+            return
+        time, row, column, channel = np.argwhere(~np.isfinite(values) & mask)[0]
+        line, grid = self.source.timelines[number], self.spec.grid
+        index = indices[time]
+        file = line.files[line.source[index]] if line.files else line.name
+        raise UserError(
+            f"{file}: {variables[channel].key!r} is {values[time, row, column, channel]} at {line.time[index]}, latitude "
+            f"{grid.latitude[row]:g}, longitude {grid.longitude[column]:g}, where the training split has values"
+        )
+
+    # -- learning --------------------------------------------------------------------------------
+
+    def build_model(self, rngs: nnx.Rngs) -> nnx.Module:
+        return self.frame.build_model(self.experiment.model_name, self.experiment.model, rngs)
+
+    def weights(self) -> np.ndarray:
+        """Cell areas, 0 where a value is missing: (H, W, P + D) float64."""
+        return self.spec.grid.area_weights()[..., None] * self.normalizer.mask
+
+    def constants(self) -> PyTree:
+        normalizer, config = self.normalizer, self.experiment.train.loss
+        return self.frame.constants() | {
+            "weights": jnp.asarray(self.weights(), jnp.float32),
+            "channels": jnp.asarray(level_weights(self.spec, config.variables, config.levels), jnp.float32),
+            "target_scale": jnp.asarray(normalizer.target_scale),
+        }
+
+    def loss(
+        self, model: nnx.Module, constants: PyTree, batch: PyTree, key: jax.Array, stage: Hashable
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Mean over steps of the area-weighted squared error in units of the change that persistence misses."""
+        state, prognostic, total = batch["state"], len(self.spec.role("prognostic")), jnp.float32(0)
+        steps = batch["target"].shape[1]
+        for k in range(steps):
+            state, outputs = field_step(model, constants, state, batch["forcing"][:, k], prognostic)
+            scale = constants["target_scale"][k]
+            total += weighted_mse(
+                outputs / scale, batch["target"][:, k] / scale, constants["weights"], constants["channels"]
+            )
+        return total / steps, {}
+
+    def flops(self) -> float:
+        model = find_model(self.experiment.model_name)
+        return float(model.flops(self.frame.geometry(), self.experiment.model))  # type: ignore[attr-defined]
+
+    # -- results ---------------------------------------------------------------------------------
+
+    def evaluate(self, graphdef: Any, params: PyTree) -> Evaluation:
+        from surrogate.domains.fields_evaluate import evaluate_fields
+
+        return evaluate_fields(self, graphdef, params)
+
+    def artefact(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        meaning = {
+            "spec": self.spec.to_dict(),
+            "features": list(self.frame.features),
+            "leads": list(self.leads),
+            "normalisation": describe(self.normalizer),
+        }
+        return meaning, self.normalizer.arrays() | {"static": self.source.static.astype(np.float32)}
+
+    def golden(self, graphdef: Any, params: PyTree) -> dict[str, np.ndarray]:
+        """Two training samples as the network sees them, and its raw outputs."""
+        stage = self.stage(0)
+        size = self.num_samples("train", stage)
+        batch = self.batch("train", np.array([0, size - 1]), stage)
+        state, forcing, static = batch["state"], batch["forcing"][:, 0], self.frame.static_inputs()
+        outputs = jax.jit(lambda p, *x: nnx.merge(graphdef, p)(*x))(params, state, forcing, static)
+        return {"state": state, "forcing": forcing, "static": static, "outputs": np.asarray(outputs)}
+
+    @classmethod
+    def restore(
+        cls, manifest: dict[str, Any], arrays: dict[str, np.ndarray], fill: Callable[[nnx.Module], tuple[Any, PyTree]]
+    ) -> FieldSurrogate:
+        meaning, model = manifest["meaning"], manifest["model"]
+        spec = Spec.from_dict(meaning["spec"])
+        normalizer = Normalizer.from_arrays(spec, arrays)
+        frame = FieldFrame(spec, normalizer, arrays["static"], tuple(meaning["features"]))
+        model_class: Any = find_model(str(model["name"]))
+        config = build(model_class.Config, model["settings"], "model.settings")
+        graphdef, params = fill(frame.build_model(str(model["name"]), config, nnx.Rngs(0)))
+        return FieldSurrogate(manifest, frame, graphdef, params)
+
+    def provenance(self) -> list[dict[str, Any]]:
+        return self.source.provenance()

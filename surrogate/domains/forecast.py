@@ -1,0 +1,55 @@
+"""One step of a field model, and forecasts of many: pure functions of normalised arrays.
+
+State of the recurrence: (B, H, W, history × P), oldest first. Outputs: (B, H, W, P + D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from surrogate.core.rollout import rollout
+from surrogate.core.types import PyTree
+
+
+def field_step(
+    model: Any, constants: PyTree, state: jax.Array, forcing: jax.Array, num_prognostic: int
+) -> tuple[jax.Array, jax.Array]:
+    """Advance normalised fields by one time step.
+
+    The model's increments come in units of their own standard deviation, ``constants["increment"]``
+    (P + D,), so that an untrained model of small outputs is persistence. Points without a value stay 0.
+
+    Returns:
+        The next state and the outputs at the new time.
+    """
+    raw = model(state, forcing, constants["static"]) * constants["increment"]
+    if num_prognostic:
+        present = state[..., state.shape[-1] - num_prognostic :]
+        raw = jnp.concatenate([raw[..., :num_prognostic] + present, raw[..., num_prognostic:]], axis=-1)
+    outputs = raw * constants["mask"]
+    if not num_prognostic:
+        return state, outputs
+    return jnp.concatenate([state[..., num_prognostic:], outputs[..., :num_prognostic]], axis=-1), outputs
+
+
+def make_forecast(graphdef: Any, num_prognostic: int) -> Callable[[PyTree, PyTree, Any, Any], jax.Array]:
+    """Compiled ``(params, constants, state, forcing) -> outputs``.
+
+    ``forcing`` is (K, B, H, W, F), its first axis the steps; the outputs are (K, B, H, W, P + D).
+    """
+
+    @jax.jit
+    def forecast(params: PyTree, constants: PyTree, state: jax.Array, forcing: jax.Array) -> jax.Array:
+        model = nnx.merge(graphdef, params)
+
+        def step(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return field_step(model, constants, carry, x, num_prognostic)
+
+        return rollout(step, state, forcing)[1]
+
+    return forecast

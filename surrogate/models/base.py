@@ -1,0 +1,82 @@
+"""The contract of a field model, and the registry that maps names to models.
+
+A field model is an ``nnx.Module`` built as ``Model(geometry, config, rngs=rngs)`` and called as
+``model(state, forcing, static)``:
+
+- ``state`` (B, H, W, history × P): normalised prognostic fields, oldest first;
+- ``forcing`` (B, H, W, F): normalised forcings at the time that is predicted;
+- ``static`` (H, W, S): normalised static fields and position features;
+- returns (B, H, W, P + D): normalised increments of the P prognostic fields and normalised
+  values of the D diagnostic fields, float32 whatever the compute dtype.
+
+The last axis of an absent role has size 0, never a missing argument.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from surrogate.core.spec import Grid
+from surrogate.core.types import Array, UserError
+
+# Name → module and class; imported on first use so that naming one model never loads the others.
+_MODELS = {
+    "unet": ("surrogate.models.unet", "UNet"),
+    "fno": ("surrogate.models.fno", "FNO"),
+    "sfno": ("surrogate.models.sfno", "SFNO"),
+    "transformer": ("surrogate.models.transformer", "Transformer"),
+    "mlp": ("surrogate.models.mlp", "MLP"),
+}
+
+
+@dataclass(frozen=True)
+class FieldGeometry:
+    """What a field model may know of its data: grid and channel counts."""
+
+    grid: Grid
+    num_state: int  # history × P
+    num_forcing: int
+    num_static: int
+    num_outputs: int  # P + D
+
+    @property
+    def num_inputs(self) -> int:
+        return self.num_state + self.num_forcing + self.num_static
+
+
+class FieldModel(Protocol):
+    """Structural type of every class in the registry."""
+
+    Config: type[Any]
+
+    def __call__(self, state: Array, forcing: Array, static: Array) -> jax.Array: ...
+
+
+def join_inputs(state: Array, forcing: Array, static: Array) -> jax.Array:
+    """Concatenate the three roles along channels, repeating ``static`` over the batch: (B, H, W, inputs)."""
+    batch = state.shape[0]
+    repeated = jnp.broadcast_to(static, (batch, *static.shape))
+    parts = [jnp.asarray(p) for p in (state, forcing, repeated) if p.shape[-1]]
+    return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def find_model(name: str) -> type[nnx.Module]:
+    """The model class registered under ``name`` here or in the ``surrogate.models`` entry points.
+
+    Raises:
+        UserError: for an unknown name, with the names that exist.
+    """
+    if name in _MODELS:
+        module, attribute = _MODELS[name]
+        return getattr(importlib.import_module(module), attribute)
+    installed = {e.name: e for e in entry_points(group="surrogate.models")}
+    if name in installed:
+        return installed[name].load()
+    raise UserError(f"model {name!r} does not exist; there are {', '.join(sorted({*_MODELS, *installed}))}")

@@ -1,0 +1,364 @@
+"""Checkpoints that are verified before they are believed.
+
+Orbax writes asynchronously and commits by a rename, but notices neither a flipped bit nor a wrong dtype. So
+every committed step gets a manifest, ``<step>/manifest.json``: the SHA-256 of its files, the shapes and dtypes of
+its leaves and the caller's ``extra``, sealed by a digest of its own. A step without a manifest that holds is not
+trusted, and nothing older is deleted before the newer step has one: after a kill at any moment the newest trusted
+step is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+import shutil
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from surrogate.core.types import PyTree, UserError
+from surrogate.run.artefact import MAX_MANIFEST_BYTES, seal, unseal
+from surrogate.run.files import disk_error, disk_reason, json_text, write_bytes_atomic
+
+if TYPE_CHECKING:
+    from orbax.checkpoint import CheckpointManager
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+class _Rejected(Exception):
+    """Why a step is not trusted."""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Saving returns once the state is copied to the host; writing, hashing and pruning go on behind. An
+    error of theirs is raised by the next call of :meth:`save`, :meth:`wait` or :meth:`close`.
+
+    Args:
+        directory: made when absent.
+        keep: how many trusted steps stay.
+
+    Raises:
+        UserError: the directory cannot be made.
+    """
+
+    def __init__(self, directory: Path, *, keep: int = 3) -> None:
+        if keep < 1:
+            raise UserError(f"checkpoints kept: {keep}, expected at least 1")
+        self.directory = Path(os.path.abspath(directory))
+        self.keep = keep
+        self._manager: CheckpointManager | None = None
+        self._finisher: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._rejected: dict[int, str] = {}
+        self._tidy = False
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error("make the checkpoint directory", self.directory, error) from error
+
+    def steps(self) -> list[int]:
+        """Committed steps, ascending, trusted or not."""
+        try:
+            names = [entry.name for entry in os.scandir(self.directory) if entry.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            raise disk_error("read the checkpoint directory", self.directory, error) from error
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit() and str(int(name)) == name)
+
+    def save(self, step: int, state: PyTree, extra: dict) -> None:
+        """Begin to save ``state`` (a pytree of arrays) as ``step``; the arrays may be donated or changed afterwards.
+
+        ``extra`` is a small dict of JSON values. Waits only for the host copy, and for the previous save
+        if that is still being written.
+
+        Raises:
+            UserError: the previous or this save failed on the disk, or ``step`` is not newer than the newest
+                trusted step.
+            TypeError: a leaf is not an array, or ``extra`` is not JSON.
+        """
+        self.wait()
+        leaves = _describe(state)
+        text = json_text(extra)
+        # Leaves of NumPy may be changed by the caller while they are written; JAX arrays cannot.
+        state = jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, state)
+        try:
+            self._clear_way(step)
+            import orbax.checkpoint as ocp
+
+            # The loop may forbid transfers that it does not see; this one is meant.
+            with jax.transfer_guard("allow"):
+                self._orbax().save(step, args=ocp.args.StandardSave(state), force=True)
+        except Exception as error:
+            self._abandon(step)
+            if disk_reason(error) is not None:
+                raise disk_error(f"save the checkpoint of step {step} in", self.directory, error) from error
+            raise
+        self._finisher = threading.Thread(
+            target=self._finish, args=(step, leaves, text), name=f"checkpoint-{step}", daemon=False
+        )
+        self._finisher.start()
+
+    def wait(self) -> None:
+        """Return once everything saved is on disk with its manifest.
+
+        Raises:
+            UserError: the disk was full, read-only, ...; older steps are untouched.
+        """
+        if self._finisher is not None:
+            self._finisher.join()
+            self._finisher = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """Wait (see :meth:`wait` for errors) and let go of Orbax's threads."""
+        try:
+            self.wait()
+        finally:
+            manager, self._manager = self._manager, None
+            if manager is not None:
+                manager.close()
+
+    def restore_newest(self, like: PyTree) -> tuple[int, PyTree, dict] | None:
+        """The newest step that verifies: its number, state and ``extra``; None when there are no steps at all.
+
+        Args:
+            like: a pytree of arrays or ``ShapeDtypeStruct`` with the expected structure, shapes, dtypes and,
+                where given, shardings. Without a sharding a leaf goes to the default device.
+
+        Steps that are damaged or incomplete are logged with the reason and passed over, towards older ones.
+
+        Raises:
+            UserError: none of the steps verifies, or an undamaged step holds another structure, shape or dtype
+                (a different model or optimizer: nothing is cast or guessed).
+        """
+        self.wait()
+        expected = _describe(like)
+        steps = self.steps()
+        if not steps:
+            return None
+        chosen, manifest = self._choose(steps)
+        if manifest is None:
+            reasons = "; ".join(f"step {step}: {reason}" for step, reason in sorted(self._rejected.items()))
+            raise UserError(f"no checkpoint in {self.directory} can be trusted ({reasons})")
+        _compare(manifest["leaves"], expected, self.directory / str(chosen))
+        import orbax.checkpoint as ocp
+
+        target = jax.tree.map(_placed, like)
+        with jax.transfer_guard("allow"):
+            state = self._orbax().restore(chosen, args=ocp.args.StandardRestore(target))
+        _compare(_describe(state), expected, self.directory / str(chosen))
+        return chosen, state, manifest["extra"]
+
+    def _choose(self, steps: list[int]) -> tuple[int, dict | None]:
+        """The newest step that verifies, and its manifest; (-1, None) when none does. The same on all processes."""
+        self._rejected = {}
+        chosen, manifest = -1, None
+        if jax.process_index() == 0:
+            for step in reversed(steps):
+                try:
+                    chosen, manifest = step, _verify(self.directory / str(step), step)
+                    break
+                except _Rejected as error:
+                    self._rejected[step] = str(error)
+                    log.warning("checkpoint %s is not trusted: %s", self.directory / str(step), error)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            # The first process decides, lest a file that one host reads differently splits the run.
+            chosen = int(multihost_utils.broadcast_one_to_all(np.int64(chosen)))
+            if jax.process_index() != 0:
+                self._rejected = {step: "see the first process" for step in steps if step > chosen}
+                manifest = _read_manifest(self.directory / str(chosen), chosen) if chosen >= 0 else None
+        return chosen, manifest
+
+    def _orbax(self) -> CheckpointManager:
+        if self._manager is None:
+            import orbax.checkpoint as ocp
+
+            # Pruning is ours (see _finish): Orbax would delete the last trusted step before the new one is one.
+            # Directories are made at once: where that fails, Orbax's threads would wait minutes for them.
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=None,
+                create=False,
+                enable_async_checkpointing=True,
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            )
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        return self._manager
+
+    def _clear_way(self, step: int) -> None:
+        """Refuse to go back in time, and move what is not trusted out of the way of new steps."""
+        trusted = [old for old in self.steps() if old not in self._rejected and self._has_manifest(old)]
+        if trusted and step <= trusted[-1]:
+            raise UserError(
+                f"{self.directory} holds step {trusted[-1]} already, so step {step} cannot be saved: "
+                "resume from it, or give another run.dir"
+            )
+        untrusted = [old for old in self.steps() if old not in trusted]
+        if jax.process_index() == 0:
+            for old in untrusted:
+                if self._has_manifest(old):
+                    # It was whole once, and damaged: kept beside for a person to look at.
+                    aside = self.directory / f"{old}.damaged-{time.time_ns()}"
+                    log.warning("moving the damaged checkpoint %d to %s", old, aside.name)
+                    os.rename(self.directory / str(old), aside)
+                else:
+                    self._remove(old)
+            if not self._tidy:
+                for left in (*self.directory.glob("*.orbax-checkpoint-tmp*"), *self.directory.glob("*.deleting")):
+                    shutil.rmtree(left)
+        self._tidy = True
+        self._rejected = {}
+        if untrusted and self._manager is not None:
+            self._manager.reload()
+
+    def _has_manifest(self, step: int) -> bool:
+        return (self.directory / str(step) / MANIFEST).is_file()
+
+    def _remove(self, step: int) -> None:
+        # Renamed first, so that a kill halfway leaves no step with files missing.
+        doomed = self.directory / f"{step}.deleting"
+        if doomed.exists():
+            shutil.rmtree(doomed)
+        os.rename(self.directory / str(step), doomed)
+        shutil.rmtree(doomed)
+
+    def _abandon(self, step: int) -> None:
+        """Drop Orbax's manager, which remembers its failure, and give back the space that step ``step`` took."""
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            with contextlib.suppress(Exception):  # it raises again the error that is being reported
+                manager.close()
+        if jax.process_index() != 0:
+            return
+        for left in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if (self.directory / str(step)).is_dir() and not self._has_manifest(step):
+            shutil.rmtree(self.directory / str(step), ignore_errors=True)
+
+    def _finish(self, step: int, leaves: list, extra: str) -> None:
+        """In a thread: wait for the commit, write the manifest, then prune."""
+        try:
+            assert self._manager is not None
+            self._manager.wait_until_finished()
+            if jax.process_index() != 0:
+                return
+            folder = self.directory / str(step)
+            record = {"step": step, "leaves": leaves, "files": _hash_files(folder), "extra": json.loads(extra)}
+            write_bytes_atomic(folder / MANIFEST, seal(record))
+            trusted = [old for old in self.steps() if self._has_manifest(old)]
+            for old in trusted[: -self.keep]:
+                self._remove(old)
+        except BaseException as error:
+            self._abandon(step)
+            if disk_reason(error) is None:
+                self._error = error
+            else:
+                self._error = disk_error(f"save the checkpoint of step {step} in", self.directory, error)
+                self._error.__cause__ = error
+
+
+def _describe(tree: PyTree) -> list[list]:
+    """[path, shape, dtype] of every leaf, in the order of flattening."""
+    described = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+            raise TypeError(f"checkpoint leaf {name!r} is a {type(leaf).__name__}, expected an array")
+        described.append([name, list(leaf.shape), str(leaf.dtype)])
+    return described
+
+
+def _compare(found: list[list], expected: list[list], where: Path) -> None:
+    got, want = {name: (shape, dtype) for name, shape, dtype in found}, {n: (s, d) for n, s, d in expected}
+    if missing := sorted(set(want) - set(got)):
+        raise UserError(f"checkpoint {where} has no {missing[0]!r} ({len(missing)} missing): saved by another model")
+    if extra := sorted(set(got) - set(want)):
+        raise UserError(f"checkpoint {where} holds {extra[0]!r}, unknown to this model ({len(extra)} such)")
+    for name, wanted in want.items():
+        if got[name] != wanted:
+            (shape, dtype), (want_shape, want_dtype) = got[name], wanted
+            raise UserError(
+                f"checkpoint {where}: {name!r} is {dtype}{shape}, expected {want_dtype}{want_shape}; nothing is cast"
+            )
+
+
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct | np.ndarray:
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _hash_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Relative name → size and SHA-256 of every file below ``folder`` but the manifest."""
+    table = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise _Rejected(f"{name} is not a plain file")
+        if path.is_file() and name != MANIFEST:
+            # Not remembered between calls: a flipped bit changes neither size nor time.
+            with open(path, "rb") as file:
+                table[name] = {
+                    "size": os.fstat(file.fileno()).st_size,
+                    "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+                }
+    return table
+
+
+def _read_manifest(folder: Path, step: int) -> dict:
+    path = folder / MANIFEST
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+    except FileNotFoundError:
+        raise _Rejected("it has no manifest (the run was ended while saving it)") from None
+    except OSError as error:
+        raise _Rejected(f"its manifest cannot be read: {error}") from error
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise _Rejected("its manifest is too large")
+    try:
+        manifest = unseal(data, str(path))
+    except UserError as error:
+        raise _Rejected(str(error)) from error
+    if set(manifest) != {"digest", "step", "leaves", "files", "extra"} or manifest["step"] != step:
+        raise _Rejected(f"its manifest is not that of step {step}")
+    return manifest
+
+
+def _verify(folder: Path, step: int) -> dict:
+    """The manifest of a step whose every file is as it was written.
+
+    Raises:
+        _Rejected: with the reason.
+    """
+    manifest = _read_manifest(folder, step)
+    try:
+        found = _hash_files(folder)
+    except OSError as error:
+        raise _Rejected(f"it cannot be read: {error}") from error
+    listed = manifest["files"]
+    for name in sorted(set(listed) | set(found)):
+        if name not in found:
+            raise _Rejected(f"file {name} is missing")
+        if name not in listed:
+            raise _Rejected(f"file {name} does not belong to it")
+        if found[name]["size"] != listed[name]["size"]:
+            raise _Rejected(f"file {name} has {found[name]['size']} bytes, expected {listed[name]['size']}")
+        if found[name]["sha256"] != listed[name]["sha256"]:
+            raise _Rejected(f"file {name} was damaged: its SHA-256 differs")
+    return manifest

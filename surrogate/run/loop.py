@@ -1,0 +1,310 @@
+"""THE training loop: open, build, restore, step, save, score, publish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import logging
+import os
+from pathlib import Path
+import resource
+import sys
+import time
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from surrogate.config import Experiment
+from surrogate.core.types import PyTree, UserError
+from surrogate.data.pipeline import Prefetcher, batch_indices
+from surrogate.data.simulate import cache_directory
+from surrogate.domains.base import Domain, find_domain
+from surrogate.optim import learning_rate, make_optimizer
+from surrogate.run.checkpoint import Checkpoints
+from surrogate.run.directory import point_latest, run_directory, write_config
+from surrogate.run.lock import RunLock
+from surrogate.run.progress import Progress
+from surrogate.run.provenance import (
+    append_history,
+    append_jsonl,
+    collect,
+    truncate_jsonl,
+    write_json_atomic,
+)
+from surrogate.run.results import publish, write_summary
+from surrogate.run.signals import StopRequest, stopped_exit_code
+from surrogate.run.step import evaluated_params, initial_state, make_train_step
+
+log = logging.getLogger(__name__)
+
+MESH = {"data": 1, "fsdp": 1, "lat": 1, "lon": 1}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run is, how it ended (``complete`` or ``stopped``) and its summary."""
+
+    directory: Path
+    status: str
+    summary: dict[str, Any]
+    exit_code: int = 0
+
+
+@dataclass
+class Throughput:
+    """Steady speed: the first step after each compilation is not counted."""
+
+    seconds: float = 0.0
+    waited: float = 0.0
+    steps: int = 0
+
+
+def use_compilation_cache(experiment: Experiment) -> None:
+    """Keep compiled programs between runs: from command to first step in seconds the second time."""
+    directory = experiment.run.compilation_cache or str(cache_directory() / "xla")
+    jax.config.update("jax_compilation_cache_dir", directory)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def run_training(experiment: Experiment, *, quiet: bool = False) -> RunResult:
+    """Train, score and publish one experiment, resuming what its run directory already holds.
+
+    Raises:
+        UserError: for every mistake that a person can mend; nothing of an earlier run is lost.
+    """
+    directory = run_directory(experiment)
+    in_main = not quiet
+    with RunLock(directory), StopRequest(force=in_main) as stop:
+        write_config(directory, experiment)
+        use_compilation_cache(experiment)
+        domain = find_domain(experiment.domain)(experiment)
+        domain.open()
+        if not experiment.run.dir:
+            point_latest(directory)
+        return _Run(experiment, directory, domain, stop, quiet).go()
+
+
+class _Run:
+    """One run from its opened domain to its summary."""
+
+    def __init__(
+        self, experiment: Experiment, directory: Path, domain: Domain, stop: StopRequest, quiet: bool
+    ) -> None:
+        self.experiment, self.directory, self.domain, self.stop = experiment, directory, domain, stop
+        self.config, self.quiet = experiment.train, quiet
+        self.began = time.monotonic()
+        self.speed = Throughput()
+        self.last_loss: float | None = None
+        self.mesh = MESH
+        self.rows = directory / "metrics.jsonl"
+
+    def go(self) -> RunResult:
+        config, experiment = self.config, self.experiment
+        model = self.domain.build_model(nnx.Rngs(config.seed))
+        self.graphdef, variables = nnx.split(model)
+        params = nnx.to_pure_dict(variables)
+        self.num_parameters = sum(p.size for p in jax.tree.leaves(params))
+        self.optimizer = make_optimizer(experiment.optim, config.steps)
+        state = initial_state(params, self.optimizer, config)
+        self.constants = self.domain.constants()
+        checkpoints = Checkpoints(self.directory / "checkpoints", keep=config.keep_checkpoints)
+        try:
+            state, start = self._restore(checkpoints, state)
+            state = self._train(checkpoints, state, start)
+            done = int(state["step"])
+            if done < config.steps:
+                summary = write_summary(self, "stopped", done)
+                log.info("stopped by %s at step %d of %d; the same command with run.dir=%s goes on",
+                         self.stop.reason, done, config.steps, self.directory)  # fmt: skip
+                return RunResult(self.directory, "stopped", summary, stopped_exit_code())
+            checkpoints.wait()
+        finally:
+            checkpoints.close()
+        params = evaluated_params(state, config)
+        summary = publish(self, self.graphdef, params, done)
+        return RunResult(self.directory, "complete", summary)
+
+    def _restore(self, checkpoints: Checkpoints, state: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        provenance = self.directory / "provenance.json"
+        if not provenance.exists():
+            record = collect(self.experiment.resolved, self.domain.provenance(), {"train": self.config.seed}, MESH)
+            write_json_atomic(provenance, record)
+        found = checkpoints.restore_newest(state)
+        start = 0
+        if found is not None:
+            start, state, extra = found
+            self.began -= float(extra.get("seconds", 0.0))
+            append_history(provenance, {"event": "resume", "step": start})
+            log.info("resuming %s at step %d of %d", self.directory, start, self.config.steps)
+        if self.rows.exists():
+            truncate_jsonl(self.rows, start)
+        return state, start
+
+    def _save(self, checkpoints: Checkpoints, step: int, state: dict[str, Any]) -> None:
+        checkpoints.save(step, state, {"seconds": time.monotonic() - self.began})
+
+    def _compile(self, state: dict[str, Any], start: int) -> dict[Any, Any]:
+        """One executable a stage that is still to come, before the loop: a signal then never meets a compiler."""
+        stages = dict.fromkeys(self.domain.stage(s) for s in range(start, self.config.steps))
+        programs = {}
+        for stage in stages:
+            step = make_train_step(self.domain, self.graphdef, self.optimizer, self.config, stage)
+            batch = self._host_batch(0, stage)
+            programs[stage] = jax.jit(step, donate_argnums=0).lower(state, self.constants, batch).compile()
+            if self.stop.requested:
+                break
+        return programs
+
+    def _host_batch(self, step: int, stage: Any) -> PyTree:
+        size = self.domain.num_samples("train", stage)
+        indices = batch_indices(self.config.seed, step, self.config.batch_size, size)
+        return self.domain.batch("train", indices, stage)
+
+    def _train(self, checkpoints: Checkpoints, state: dict[str, Any], start: int) -> dict[str, Any]:
+        config = self.config
+        if start >= config.steps:
+            return state
+        schedule = learning_rate(self.experiment.optim, config.steps)
+        programs = self._compile(state, start)
+        if self.stop.requested:
+            return state
+        validate = self._validator()
+
+        def make(step: int) -> PyTree:
+            # Placed on the device here, in the reader's thread, so that the loop finds it there.
+            return jax.device_put(self._host_batch(step, self.domain.stage(step)))
+
+        reader = Prefetcher(make, start, config.steps, config.prefetch)
+        bar = Progress(config.steps, start, samples_per_step=config.batch_size, enabled=not self.quiet)
+        state = jax.device_put(state)  # no implicit transfer is left for the loop
+        pending: tuple[int, dict[str, jax.Array], float, float, int] | None = None
+        in_flight: list[jax.Array] = []
+        mark, waited, counted, last_saved, shown = time.perf_counter(), 0.0, 0, start, 0.0
+        try:
+            with bar, jax.transfer_guard("disallow"):
+                for step, batch in reader:
+                    state, scalars = programs[self.domain.stage(step)](state, self.constants, batch)
+                    # At most two steps in flight: the device never starves, and memory stays bounded.
+                    in_flight.append(scalars["loss"])
+                    if len(in_flight) > 2:
+                        in_flight.pop(0).block_until_ready()
+                    done, counted = step + 1, counted + 1
+                    if done % config.log_every == 0 or done == config.steps:
+                        now = time.perf_counter()
+                        if pending is not None:
+                            self._log(pending, schedule)
+                        pending = (done, scalars, now - mark, reader.waited - waited, counted)
+                        mark, waited, counted = now, reader.waited, 0
+                    if validate is not None and (done % config.valid_every == 0 or done == config.steps):
+                        state = self._validate(validate, state, done)
+                        mark, waited, counted = time.perf_counter(), reader.waited, 0
+                    if self.stop.requested:
+                        break
+                    if done % config.checkpoint_every == 0 and done < config.steps:
+                        self._save(checkpoints, done, state)
+                        last_saved = done
+                    bar.update(done, loss=self.last_loss, wait=reader.waited - shown)
+                    shown = reader.waited
+                if pending is not None:
+                    self._log(pending, schedule)
+        finally:
+            reader.close()
+        done = int(state["step"])
+        if done > last_saved:
+            self._save(checkpoints, done, state)
+            checkpoints.wait()
+        return state
+
+    def _log(self, pending: tuple[int, dict[str, jax.Array], float, float, int], schedule: Any) -> None:
+        """Write the line of an earlier step, whose values have long been computed."""
+        step, scalars, seconds, waited, steps = pending
+        values = {k: v.item() for k, v in jax.device_get(scalars).items()}
+        row: dict[str, Any] = {"step": step, **values}
+        with jax.transfer_guard("allow"):
+            row["learning_rate"] = float(schedule(step))
+        if steps:
+            row["samples_per_s"] = steps * self.config.batch_size / seconds
+            row["input_wait_fraction"] = waited / seconds
+            self.speed.seconds += seconds
+            self.speed.waited += waited
+            self.speed.steps += steps
+        append_jsonl(self.rows, row)
+        self.last_loss = values["loss"]
+        if values["skipped"] and self.config.nonfinite == "stop":
+            raise UserError(
+                f"the loss or its gradient was not finite by step {step} and train.nonfinite=stop; "
+                f"the last checkpoint in {self.directory} is from before"
+            )
+        if values["streak"] >= self.config.max_nonfinite:
+            raise UserError(
+                f"{values['streak']} updates in a row up to step {step} had a non-finite loss or gradient; "
+                "lower optim.learning_rate or look at the data"
+            )
+
+    # -- validation ------------------------------------------------------------------------------
+
+    def _validator(self) -> Any:
+        """A compiled mean validation loss on fixed samples at the curriculum's last stage, or None without any."""
+        config = self.config
+        stage = self.domain.stage(config.steps - 1)
+        size = self.domain.num_samples("valid", stage)
+        if not size:
+            if config.select == "best":
+                raise UserError("train.select=best needs a validation split; give data.split.valid")
+            return None
+        chosen = np.unique(np.linspace(0, size - 1, min(size, config.valid_samples)).round().astype(int))
+        chunks = np.array_split(chosen, -(-len(chosen) // config.batch_size))
+        batches = [(len(c), jax.device_put(self.domain.batch("valid", c, stage))) for c in chunks]
+        key = jax.random.key(0)
+
+        @jax.jit
+        def loss(params: PyTree, constants: PyTree, batch: PyTree) -> jax.Array:
+            return self.domain.loss(nnx.merge(self.graphdef, params), constants, batch, key, stage)[0]
+
+        def validate(params: PyTree) -> float:
+            total = sum(n * float(jax.device_get(loss(params, self.constants, b))) for n, b in batches)
+            return total / len(chosen)
+
+        return validate
+
+    def _validate(self, validate: Any, state: dict[str, Any], step: int) -> dict[str, Any]:
+        with jax.transfer_guard("allow"):
+            weights = state["ema"] if self.config.ema else state["params"]
+            value = validate(weights)
+            append_jsonl(self.rows, {"step": step, "valid_loss": value})
+            if self.config.select == "best" and value < float(state["best_loss"]):
+                state = state | {
+                    "best": jax.tree.map(jnp.copy, weights),
+                    "best_loss": jnp.asarray(value, jnp.float32),
+                }
+        return state
+
+    # -- numbers for the summary -----------------------------------------------------------------
+
+    def throughput(self) -> dict[str, Any]:
+        speed, batch = self.speed, self.config.batch_size
+        samples = speed.steps * batch / speed.seconds if speed.seconds else None
+        # Linux counts in KiB, macOS in bytes.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        forward = self.domain.flops()
+        return {
+            "samples_per_s": samples,
+            "step_ms": 1000 * speed.seconds / speed.steps if speed.steps else None,
+            "input_wait_fraction": speed.waited / speed.seconds if speed.seconds else None,
+            # A backward pass costs twice the forward one. Rollout steps count as samples of their own.
+            "model_flops_per_s": 3 * forward * self._model_calls() / speed.seconds if speed.seconds else None,
+            "peak_memory_bytes": float(peak),
+            "cpu_seconds": time.process_time(),
+            "threads": os.cpu_count(),
+        }
+
+    def _model_calls(self) -> float:
+        """Model evaluations (forward) in the steps that were timed, by the mean rollout of the curriculum."""
+        stages = [self.domain.stage(s) for s in range(self.config.steps)]
+        mean = float(np.mean([max(int(s), 1) if isinstance(s, int) else 1 for s in stages]))
+        return self.speed.steps * self.config.batch_size * mean
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.began

@@ -1,0 +1,27 @@
+"""Pictures of a run, from plain data: no model, no device, no pyplot state.
+
+Every function returns a matplotlib ``Figure`` that shows itself in a notebook; :func:`write_plots` makes all
+that the data allow and writes them as PNG with their captions inside.
+"""
+
+from surrogate.run.plots.maps import MapPicture, field_map
+from surrogate.run.plots.rollout import RolloutSeries, rollout
+from surrogate.run.plots.scorecard import scorecard
+from surrogate.run.plots.skill import skill
+from surrogate.run.plots.spectra import Spectrum, spectra
+from surrogate.run.plots.training import training
+from surrogate.run.plots.write import Pictures, write_plots
+
+__all__ = [
+    "MapPicture",
+    "Pictures",
+    "RolloutSeries",
+    "Spectrum",
+    "field_map",
+    "rollout",
+    "scorecard",
+    "skill",
+    "spectra",
+    "training",
+    "write_plots",
+]

@@ -1,0 +1,107 @@
+"""One optimizer update as a pure function of (state, constants, batch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import optax
+
+from surrogate.config import TrainConfig
+from surrogate.core.types import PyTree
+from surrogate.domains.base import Domain
+
+
+def initial_state(params: PyTree, optimizer: optax.GradientTransformation, config: TrainConfig) -> dict[str, Any]:
+    """The train state: everything that a resumed run needs besides the seed.
+
+    ``step`` counts updates tried; ``skipped`` those that a non-finite value cancelled in all and
+    ``streak`` the latest of them in a row.
+    """
+    state = {
+        "params": params,
+        "opt_state": optimizer.init(params),
+        "step": jnp.zeros((), jnp.int32),
+        "skipped": jnp.zeros((), jnp.int32),
+        "streak": jnp.zeros((), jnp.int32),
+    }
+    if config.ema:
+        state["ema"] = jax.tree.map(jnp.copy, params)
+    if config.select == "best":
+        state["best"] = jax.tree.map(jnp.copy, params)
+        state["best_loss"] = jnp.full((), jnp.inf, jnp.float32)
+    return state
+
+
+def make_train_step(
+    domain: Domain, graphdef: Any, optimizer: optax.GradientTransformation, config: TrainConfig, stage: Hashable
+) -> Callable[[dict[str, Any], PyTree, PyTree], tuple[dict[str, Any], dict[str, jax.Array]]]:
+    """Build ``(state, constants, batch) -> (state, scalars)`` for one stage of the curriculum.
+
+    The gradient is averaged over ``accumulate`` equal parts of the batch. A non-finite loss or
+    gradient leaves parameters, moments and averages as they were. The averaged weights follow
+    ``min(decay, (1 + n) / (10 + n))`` after n updates, so that early ones are forgotten.
+    """
+    parts = config.accumulate
+
+    def loss_fn(params: PyTree, constants: PyTree, batch: PyTree, key: jax.Array) -> tuple[jax.Array, dict]:
+        return domain.loss(nnx.merge(graphdef, params), constants, batch, key, stage)
+
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def gradients(params: PyTree, constants: PyTree, batch: PyTree, key: jax.Array) -> tuple[Any, Any, Any]:
+        if parts == 1:
+            (loss, extra), grads = grad_fn(params, constants, batch, key)
+            return loss, extra, grads
+        split = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
+
+        def body(total: Any, item: Any) -> tuple[Any, None]:
+            part, part_key = item
+            (loss, extra), grads = grad_fn(params, constants, part, part_key)
+            return jax.tree.map(lambda t, v: t + v / parts, total, (loss, extra, grads)), None
+
+        first = jax.tree.map(lambda x: x[0], split)
+        shapes = jax.eval_shape(lambda p, c, b, k: grad_fn(p, c, b, k), params, constants, first, key)
+        (loss_s, extra_s), grads_s = shapes
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (loss_s, extra_s, grads_s))
+        (loss, extra, grads), _ = jax.lax.scan(body, zero, (split, jax.random.split(key, parts)))
+        return loss, extra, grads
+
+    def train_step(
+        state: dict[str, Any], constants: PyTree, batch: PyTree
+    ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
+        loss, extra, grads = gradients(state["params"], constants, batch, key)
+        norm = optax.global_norm(grads)
+        good = jnp.isfinite(loss) & jnp.isfinite(norm)
+        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+
+        def keep(new: PyTree, old: PyTree) -> PyTree:
+            return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+
+        new = dict(state)
+        new["params"] = keep(params, state["params"])
+        new["opt_state"] = keep(opt_state, state["opt_state"])
+        new["step"] = state["step"] + 1
+        new["skipped"] = state["skipped"] + ~good
+        new["streak"] = jnp.where(good, 0, state["streak"] + 1)
+        if config.ema:
+            done = (state["step"] - state["skipped"]).astype(jnp.float32)
+            decay = jnp.minimum(config.ema, (1 + done) / (10 + done))
+            averaged = jax.tree.map(lambda e, p: e * decay + p * (1 - decay), state["ema"], new["params"])
+            new["ema"] = keep(averaged, state["ema"])
+        scalars = {"loss": loss, "grad_norm": norm, "skipped": new["skipped"], "streak": new["streak"], **extra}
+        return new, scalars
+
+    return train_step
+
+
+def evaluated_params(state: dict[str, Any], config: TrainConfig) -> PyTree:
+    """The weights to score and save: the best by validation, the averaged, or the last ones."""
+    if config.select == "best":
+        return state["best"]
+    return state["ema"] if config.ema else state["params"]
