@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from surrogate.config import EvaluateConfig, Experiment, OptimConfig, RunConfig, TrainConfig, build
 from surrogate.core.types import UserError
 
-_SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run", "traceback", "quiet")
+_SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run")
 _GROUPS = ("data", "model", "optim", "train", "experiment")
 
 
@@ -79,7 +79,7 @@ def to_experiment(config: DictConfig) -> Experiment:
         train=build(TrainConfig, values.get("train"), "train"),
         evaluate=build(EvaluateConfig, values.get("evaluate"), "evaluate"),
         run=build(RunConfig, values.get("run"), "run"),
-        resolved={k: v for k, v in values.items() if k not in ("traceback", "quiet")},
+        resolved=values,
     )
 
 
@@ -129,36 +129,94 @@ def explain(error: BaseException) -> str:
     return re.sub(r"\s+", " ", text.split("See https")[0].split("\nfull_key")[0]).strip()
 
 
-def run_door(main: Callable[[Experiment], int], argv: Sequence[str] | None = None) -> None:
-    """Run a command line: compose, validate, call ``main(experiment)``, exit with its code.
+def run_door(
+    main: Callable[[Experiment, dict[str, str]], int],
+    *,
+    options: Sequence[str] = (),
+    usage: str = "",
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Run a command line: compose, validate, call ``main(experiment, options)``, exit with its code.
+
+    Args:
+        options: words of the form ``name=value`` that belong to the command and not to the experiment.
 
     A :class:`UserError` is one line on stderr and exit code 2; ``traceback=true`` shows where it arose.
     """
+    words, given, show = _prepare(sys.argv[1:] if argv is None else argv, options, usage)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     import hydra
 
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    show = any(a.lstrip("+") == "traceback=true" for a in arguments)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("absl", "orbax", "jax", "asyncio", "fsspec"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    code: list[int] = []
-    program = sys.argv[0]
+    codes: list[int] = []
+    errors: list[UserError] = []
 
     @hydra.main(config_path=str(conf_directory()), config_name="config", version_base="1.3")
-    def call(config: DictConfig) -> None:
-        code.append(main(to_experiment(config)))
+    def job(config: DictConfig) -> None:
+        try:
+            codes.append(main(to_experiment(config), given))
+        except UserError as error:  # Hydra would print every override before it
+            errors.append(error)
+
+    def call() -> None:
+        job()
+        if errors:
+            raise errors[0]
+
+    sys.argv = [sys.argv[0], *free_overrides(words)]
+    _guarded(call, show)
+    sys.exit(max(codes, default=0))
+
+
+def run_on_directory(
+    main: Callable[[Path, Experiment, dict[str, str]], int], *, options: Sequence[str] = (), usage: str = ""
+) -> None:
+    """Run a command line that begins from a finished run: ``run=DIRECTORY`` and changes to its settings."""
+    words, given, show = _prepare(sys.argv[1:], ("run", *options), usage)
+
+    def call() -> int:
+        directory = Path(given.get("run", "")).expanduser()
+        if not given.get("run"):
+            raise UserError("which run? give run=runs/<experiment>/latest")
+        file = directory / "config.yaml"
+        if not file.is_file():
+            raise UserError(f"{directory} is not a run directory: it has no config.yaml")
+        changes = OmegaConf.from_dotlist([w for w in words if "=" in w])
+        experiment = to_experiment(OmegaConf.merge(OmegaConf.load(file), changes))  # type: ignore[arg-type]
+        return main(directory, experiment, given)
+
+    sys.exit(_guarded(call, show))
+
+
+def _prepare(argv: Sequence[str], options: Sequence[str], usage: str) -> tuple[list[str], dict[str, str], bool]:
+    """Words for Hydra, the command's own options, and whether tracebacks are wanted."""
+    if any(a in ("-h", "--help") for a in argv):
+        print(usage.strip())
+        print("\nChoices (group=choice):")
+        for group in _GROUPS:
+            names = sorted(p.stem for p in (conf_directory() / group).glob("*.yaml"))
+            print(f"  {'+' if group == 'experiment' else ''}{group}: {', '.join(names)}")
+        print("\nEvery key of a group can be set as group.key=value; --hydra-help tells more, traceback=true shows tracebacks.")
+        sys.exit(0)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("absl", "orbax", "jax", "asyncio", "fsspec", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    given = {a.partition("=")[0]: a.partition("=")[2] for a in argv if a.partition("=")[0] in options}
+    show = any(a.lstrip("+") == "traceback=true" for a in argv)
+    words = [a for a in argv if a.partition("=")[0] not in options and a.lstrip("+").partition("=")[0] != "traceback"]
+    return words, given, show
+
+
+def _guarded(call: Callable[[], Any], show: bool) -> Any:
+    import hydra
 
     try:
-        sys.argv = [program, *free_overrides(arguments)]
-        call()
+        return call()
     except UserError as error:
         _fail(str(error), show)
     except (OmegaConfBaseException, hydra.errors.HydraException) as error:
         _fail(explain(error), show)
     except KeyboardInterrupt:
         _fail("interrupted", show, 130)
-    sys.exit(max(code, default=0))
 
 
 def _fail(message: str, show: bool, code: int = 2) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import jax
-import numpy as np
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
 
-Array: TypeAlias = jax.Array | np.ndarray
+# Text, so that naming a type does not import JAX: the reader and the plots do without it.
+Array: TypeAlias = "jax.Array | np.ndarray"
 PyTree: TypeAlias = Any
 
 

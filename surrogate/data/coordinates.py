@@ -83,9 +83,7 @@ def axes_of(dataset: xr.Dataset, name: str, where: str, *, raw_time: bool, stati
     if variable.dtype.kind not in "fiub":
         raise UserError(f"{where}: {name!r} holds text or records ({variable.dtype}), not numbers")
     if "mesh" in variable.attrs or any(v.attrs.get("cf_role") == "mesh_topology" for v in dataset.variables.values()):
-        raise UserError(
-            f"{where}: {name!r} is on an unstructured mesh (UGRID); {_INTERPOLATE}"
-        )
+        raise UserError(f"{where}: {name!r} is on an unstructured mesh (UGRID); {_INTERPOLATE}")
     found: dict[str, tuple[str, str | None]] = {}
     squeezed: list[str] = []
     unknown: list[str] = []
@@ -122,6 +120,8 @@ def _role_of_dim(dataset: xr.Dataset, dim: str, where: str, name: str) -> tuple[
         str(n): v for n, v in dataset.variables.items() if v.dims == (dim,) and v.dtype.kind in "iuf" and n != name
     }
     roles = {n: role_of(n, v) for n, v in candidates.items()}
+    if "valid_time" in roles and "time" in (roles.get(dim), _BY_NAME.get(dim.lower())):
+        return "time", "valid_time"  # where the other is the time at which a forecast began
     if roles.get(dim):
         return roles[dim], dim
     placed = {role: n for n, role in roles.items() if role in ("latitude", "longitude")}
@@ -173,9 +173,10 @@ def _is_length(variable: xr.Variable) -> bool:
 
 def _scalar_time(dataset: xr.Dataset, variable: xr.Variable) -> tuple[None, str] | None:
     listed = str(variable.attrs.get("coordinates", "")).split()
-    for n, v in dataset.variables.items():
-        if v.ndim == 0 and v.dtype.kind in "iuf" and role_of(str(n), v) == "time" and (n in listed or n == "time"):
-            return None, str(n)
+    for n in ("valid_time", "time", *listed):
+        scalar = dataset.variables.get(n)
+        if scalar is not None and scalar.ndim == 0 and scalar.dtype.kind in "iuf" and role_of(n, scalar) == "time":
+            return None, n
     return None
 
 
@@ -245,7 +246,7 @@ def _values(dataset: xr.Dataset, axis: tuple[str, str | None], where: str) -> np
     variable = dataset.variables[coordinate]
     stored = np.asarray(variable.values)
     values = stored.astype(np.float64)
-    if stored.dtype == np.float32:
+    if stored.dtype.kind == "f" and stored.dtype.itemsize == 4:
         # 0.1 stored in float32 is 0.10000000149: back to the digits that were meant.
         values = np.array([float(str(v)) for v in stored])
     scale, offset = (float(np.ravel(variable.attrs.get(k, d))[0]) for k, d in (("scale_factor", 1), ("add_offset", 0)))
@@ -255,9 +256,10 @@ def _values(dataset: xr.Dataset, axis: tuple[str, str | None], where: str) -> np
     if missing.any():
         raise UserError(f"{where}: coordinate {coordinate!r} is missing at index {int(np.flatnonzero(missing)[0])}")
     values = values * scale + offset
-    if str(variable.attrs.get("units", "")).lower().startswith("radian"):
-        values = np.rad2deg(values)
-    return values
+    units = str(variable.attrs.get("units", "")).strip().lower()
+    if units.startswith(("degrees_s", "degree_s", "degrees_w", "degree_w")):
+        return -values
+    return np.rad2deg(values) if units.startswith("radian") else values
 
 
 def _ascending(values: np.ndarray, where: str, dim: str) -> tuple[np.ndarray, np.ndarray]:

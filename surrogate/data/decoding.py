@@ -42,7 +42,8 @@ class Decoding:
     def __call__(self, stored: np.ndarray) -> np.ndarray:
         """Physical values in float32, NaN where missing. Arithmetic is in float64."""
         if self.unsigned is not None and stored.dtype.kind in "iu":
-            stored = stored.view(f"{'u' if self.unsigned else 'i'}{stored.dtype.itemsize}")
+            kind = "u" if self.unsigned else "i"
+            stored = stored.view(f"{stored.dtype.byteorder}{kind}{stored.dtype.itemsize}")
         packed = self.scale != 1.0 or self.offset != 0.0
         missing = np.zeros(stored.shape, bool)
         for fill in (*self.fills, *self.extra_fills):
@@ -109,6 +110,9 @@ def decoding_of(attrs: Mapping[str, Any], dtype: np.dtype, extra_fills: Sequence
         raise UserError(f"{where}: scale_factor is 0")
     flag = attrs.get("_Unsigned")
     unsigned = None if flag is None else str(flag).strip().lower() in ("true", "1")
+    if unsigned and dtype.kind == "i":
+        # The marks are stored in the signed type too: -1 means 255.
+        fills = tuple(fill + 2 ** (8 * dtype.itemsize) if fill < 0 else fill for fill in fills)
     both = _numbers(attrs, "valid_range", where)
     if both and len(both) != 2:
         raise UserError(f"{where}: valid_range={attrs['valid_range']!r} is not two numbers")
@@ -128,6 +132,8 @@ def decoding_of(attrs: Mapping[str, Any], dtype: np.dtype, extra_fills: Sequence
     if packed and default is not None and not any(np.isfinite(f) for f in fills):
         doubtful = [default, *_numbers(attrs, "zarr_fill_value", where)]
         suspects = tuple(float(np.float32(d * scale + offset)) for d in doubtful if d not in extra_fills)
-    bounds: dict[str, float | None] = {"decoded_low": low, "decoded_high": high} if in_physical else {"low": low, "high": high}
+    bounds: dict[str, float | None] = (
+        {"decoded_low": low, "decoded_high": high} if in_physical else {"low": low, "high": high}
+    )
     rule = Decoding(fills, tuple(extra_fills), scale=scale, offset=offset, unsigned=unsigned, suspects=suspects)
     return replace(rule, **bounds)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ def open_files(entry: str, storage_options: dict[str, Any] | None = None) -> lis
     Raises:
         UserError: for an entry that names nothing, and for files that cannot be read.
     """
-    entry, _, group = entry.partition("#")
+    entry, _, group = entry.partition("#/")
     group = group.strip("/")
     if zarr_stores.is_remote(entry):
         if entry.rstrip("/").lower().endswith(tuple(e for e in _ENDINGS if e != ".zarr")):
@@ -129,7 +129,7 @@ def describe(files: list[RawFile], entry: str) -> str:
     text = ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
     groups = list(dict.fromkeys(g for file in files for g in file.groups))
     if groups:
-        text = (text or "no variable here") + f"; groups (write {entry.partition('#')[0]}#/GROUP): {', '.join(groups)}"
+        text = (text or "no variable here") + f"; groups (write {entry.partition('#/')[0]}#/GROUP): {', '.join(groups)}"
     return text or "no variable with numbers"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from surrogate.core.spec import Role, Spec, Variable
 from surrogate.core.types import UserError
 from surrogate.core.units import same_units
 from surrogate.data.derived import derive
+from surrogate.data.lazy import LazySource
 from surrogate.data.netcdf import (
     TrajectoryData,
     VariableRequest,
@@ -23,17 +24,18 @@ from surrogate.data.netcdf import (
     provenance,
 )
 from surrogate.data.settings import FieldsDataConfig, requested_levels
-from surrogate.data.source import DYNAMIC_ROLES, MemorySource, Source, Timeline
-
-log = logging.getLogger(__name__)
+from surrogate.data.source import DYNAMIC_ROLES, MemorySource, Source
 
 _SETTINGS: dict[Role, str] = {
     "prognostic": "variables", "diagnostic": "diagnostics", "forcing": "forcings", "static": "statics",
 }  # fmt: skip
 
 
-def open_source(config: FieldsDataConfig) -> tuple[Source, tuple[str, ...]]:
+def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Source, tuple[str, ...]]:
     """Open everything that ``config`` names.
+
+    Args:
+        lazily: read in blocks when asked (to prepare a store) what is larger than ``memory_gb``.
 
     Returns:
         The source, and per trajectory ``all`` or the one split that it is reserved for.
@@ -60,25 +62,34 @@ def open_source(config: FieldsDataConfig) -> tuple[Source, tuple[str, ...]]:
     variables = {role: _variables(role, requests[role], trajectories[0]) for role in DYNAMIC_ROLES}
     static_variables, static, static_files = _static(config, requests["static"], static_entry, trajectories[0])
     step, stride = _time_step(config, trajectories, is_forecast=bool(variables["prognostic"]))
-    _check_memory(config, variables, trajectories)
-    fields, derived = [], []
+    for data in trajectories[1:]:
+        _check_same_units(trajectories[0], data)
+    too_large = _too_large(config, variables, trajectories)
+    if too_large and not lazily:
+        raise UserError(too_large)
+    derived: list[Variable] = []
+    series: list[np.ndarray] = []
     for data in trajectories:
-        arrays = {role: _load(data, variables[role], allow_missing=config.allow_missing) for role in DYNAMIC_ROLES}
         derived, values = derive(
             config.derived, data.entry, data.timeline.time, data.grid, lambda name, d=data: _channel(d, name)
         )
-        if derived:
-            everywhere = np.broadcast_to(values[:, None, None, :], (len(values), *data.grid.shape, len(derived)))
-            arrays["forcing"] = np.concatenate([arrays["forcing"], everywhere], axis=-1)
-        fields.append(arrays)
-    for data in trajectories[1:]:
-        _check_same_units(trajectories[0], data)
+        series.append(values)
     spec = Spec(
         (*variables["prognostic"], *variables["diagnostic"], *variables["forcing"], *derived, *static_variables),
         trajectories[0].grid, step, trajectories[0].calendar, config.history if variables["prognostic"] else 1,
     )  # fmt: skip
     files = [f for data in trajectories for f in provenance(data)] + static_files
     unique = list({f["path"]: f for f in files}.values())
+    if too_large:
+        lazy = LazySource(spec, trajectories, series, static, stride, unique, allow_missing=config.allow_missing)
+        return lazy, roles
+    fields = []
+    for data, values in zip(trajectories, series, strict=True):
+        arrays = {role: _load(data, variables[role], allow_missing=config.allow_missing) for role in DYNAMIC_ROLES}
+        if derived:
+            everywhere = np.broadcast_to(values[:, None, None, :], (len(values), *data.grid.shape, len(derived)))
+            arrays["forcing"] = np.concatenate([arrays["forcing"], everywhere], axis=-1)
+        fields.append(arrays)
     return MemorySource(spec, tuple(d.timeline for d in trajectories), fields, static, stride, unique), roles
 
 
@@ -86,8 +97,6 @@ def open_source(config: FieldsDataConfig) -> tuple[Source, tuple[str, ...]]:
 
 
 def _simulated(config: FieldsDataConfig) -> FieldsDataConfig:
-    from dataclasses import replace
-
     from surrogate.data.simulate import HeldSuarezConfig, held_suarez
     from surrogate.data.waiting import bar_for
 
@@ -259,18 +268,15 @@ def _time_step(config: FieldsDataConfig, trajectories: list[TrajectoryData], *, 
         raise UserError(f"data.time_step: {error}, the spacing of {trajectories[0].entry}") from None
 
 
-def _check_memory(
+def _too_large(
     config: FieldsDataConfig, variables: dict[Any, tuple[Variable, ...]], trajectories: list[TrajectoryData]
-) -> None:
+) -> str:
+    """Why the data are not loaded; empty when they fit."""
     channels = sum(len(v) for v in variables.values())
     size = sum(len(d.timeline) * int(np.prod(d.grid.shape)) * channels * 4 for d in trajectories) / 2**30
-    if size > config.memory_gb:
-        raise UserError(
-            f"the data take {size:.1f} GiB in memory, data.memory_gb allows {config.memory_gb:g}; "
-            "make a store of them with python -m surrogate.prepare and train with data=store"
-        )
-
-
-def describe_trajectories(timelines: tuple[Timeline, ...]) -> str:
-    """A line for the log."""
-    return "; ".join(f"{t.name}: {len(t)} times" for t in timelines)
+    if size <= config.memory_gb:
+        return ""
+    return (
+        f"the data take {size:.1f} GiB in memory, data.memory_gb allows {config.memory_gb:g}; "
+        "make a store of them with python -m surrogate.prepare and train with data=store"
+    )

@@ -126,8 +126,7 @@ def _times(
     if len(raw) == 0:
         raise UserError(f"{where} is empty")
     if raw_time:
-        timeaxis.check_present(raw, variable.attrs, where)
-        return raw, "none"
+        return timeaxis.numbers(raw, variable.attrs, where), "none"
     return timeaxis.decode_times(raw, variable.attrs, where)
 
 
@@ -167,10 +166,14 @@ def _forward(run: slice) -> slice:
 def _decoded(lazy: xr.Variable, decoding: Decoding) -> da.Array:
     """A Dask array in blocks of whole fields, a multiple of the stored chunk in the first dimension."""
     chunks: dict[Any, int] = {dim: -1 for dim in lazy.dims}
+    preferred = lazy.encoding.get("preferred_chunks", {})
+    if lazy.ndim == 4:
+        # Levels apart where they are stored apart, so that one level can be read alone.
+        chunks[lazy.dims[1]] = int(preferred.get(lazy.dims[1], 1))
     if lazy.ndim:
         leading = lazy.dims[0]
         per_step = max(1, lazy.size // max(1, lazy.shape[0]))
-        stored = int(lazy.encoding.get("preferred_chunks", {}).get(leading, 1))
+        stored = int(preferred.get(leading, 1))
         chunks[leading] = max(1, min(lazy.shape[0], stored * max(1, _BLOCK_VALUES // per_step // stored)))
     blocks = lazy.chunk(chunks, name=f"read-{uuid.uuid4().hex}")
     return da.map_blocks(decoding, blocks.data, dtype=np.float32, meta=np.zeros((0,) * lazy.ndim, np.float32))

@@ -222,8 +222,43 @@ def load_variable(data: TrajectoryData, name: str, level: float | None = None, *
             infinite values and for undeclared fills: file, variable, time and place.
     """
     array = select_variable(data, name, level)
+    values = _read(data, name, array)
+    if "time" not in array.dims:
+        values = values[None]
+    check_block(data, name, values, allow_missing=allow_missing, level=level)
+    if "latitude" not in array.dims:
+        values = np.broadcast_to(values[:, None, None], (len(values), *data.grid.shape))
+    return values
+
+
+def load_levels(data: TrajectoryData, name: str, *, allow_missing: bool) -> np.ndarray:
+    """Read a variable at all of its levels at once: one pass over the file where levels share stored chunks.
+
+    Returns:
+        (T, L, H, W) float32 in the order of the variable's level coordinate; T = 1 for static fields.
+
+    Raises:
+        UserError: as :func:`load_variable`, and for a variable without levels.
+    """
+    array = data.dataset[name]
+    dim = _level_dim(array)
+    if dim is None:
+        raise UserError(f"{data.entry}: {name!r} has no levels")
+    values = _read(data, name, array if "time" in array.dims else array.expand_dims("time"))
+    for index, level in enumerate(array[dim].values):
+        check_block(data, name, values[:, index], allow_missing=allow_missing, level=float(level))
+    if "latitude" not in array.dims:
+        values = np.broadcast_to(values[..., None, None], (*values.shape, *data.grid.shape))
+    return values
+
+
+def _level_dim(array: xr.DataArray) -> str | None:
+    return next((str(d) for d in array.dims if str(d).startswith("level")), None)
+
+
+def _read(data: TrajectoryData, name: str, array: xr.DataArray) -> np.ndarray:
     try:
-        values = np.asarray(array.values, np.float32)
+        return np.asarray(array.values, np.float32)
     except UserError:
         raise
     except Exception as error:
@@ -231,12 +266,6 @@ def load_variable(data: TrajectoryData, name: str, level: float | None = None, *
             f"{', '.join(data.files[:3])}: {name!r} cannot be read, damaged or cut short "
             f"({type(error).__name__}: {error})"
         ) from error
-    if "time" not in array.dims:
-        values = values[None]
-    check_block(data, name, values, allow_missing=allow_missing, level=level)
-    if "latitude" not in array.dims:
-        values = np.broadcast_to(values[:, None, None], (len(values), *data.grid.shape))
-    return values
 
 
 def select_variable(data: TrajectoryData, name: str, level: float | None = None) -> xr.DataArray:
@@ -250,7 +279,7 @@ def select_variable(data: TrajectoryData, name: str, level: float | None = None)
             f"{data.entry}: {name!r} was not opened; there are {', '.join(map(str, data.dataset.data_vars))}"
         )
     array = data.dataset[name]
-    dim = next((str(d) for d in array.dims if str(d).startswith("level")), None)
+    dim = _level_dim(array)
     if dim is None:
         if level is not None:
             raise UserError(f"{data.entry}: {name!r} has no levels, so none at {level:g}")
@@ -335,6 +364,7 @@ def _sha256(path: Path) -> str:
 
 
 __all__ = [
-    "RawFile", "TrajectoryData", "VariableRequest", "check_block", "list_variables", "load_variable",
+    "RawFile", "TrajectoryData", "VariableRequest", "check_block", "list_variables", "load_levels",
+    "load_variable",
     "open_trajectory", "provenance", "select_variable",
 ]  # fmt: skip

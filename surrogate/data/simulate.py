@@ -28,7 +28,7 @@ nothing but elapsed time: every day is an equinox.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 import hashlib
@@ -41,20 +41,9 @@ import uuid
 import numpy as np
 
 from surrogate.core.types import UserError
+from surrogate.data.simulate_file import CHUNK_DAYS, FORMAT_VERSION, Progress, check_record, write_record
 
-Progress = Callable[[int, int], None]
-
-# Raised whenever the numbers in the file or their meaning change, so that an old file is not taken for a new one.
-FORMAT_VERSION = 1
-_CHUNK_DAYS = 10  # simulated by one call of the compiled function, and one chunk of the file
 _REFERENCE_TEMPERATURE = 288.0  # K; above the actual temperatures, which the semi-implicit scheme needs
-_FIELDS = {  # name: (standard_name, units, long_name, has levels)
-    "temperature": ("air_temperature", "K", "temperature", True),
-    "u_component_of_wind": ("eastward_wind", "m s-1", "eastward wind", True),
-    "v_component_of_wind": ("northward_wind", "m s-1", "northward wind", True),
-    "surface_pressure": ("surface_air_pressure", "Pa", "surface pressure", False),
-    "z500": ("geopotential_height", "m", "geopotential height at 500 hPa", False),
-}
 
 
 @dataclass(frozen=True)
@@ -90,13 +79,13 @@ class HeldSuarezConfig:
         ):  # fmt: skip
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise UserError(f"simulate.{name}={value!r} must be a whole number from {low} to {high}")
+                raise UserError(f"data.simulate.{name}={value!r} must be a whole number from {low} to {high}")
         if 24 % self.interval_hours:
-            raise UserError(f"simulate.interval_hours={self.interval_hours} does not divide a day of 24 hours")
+            raise UserError(f"data.simulate.interval_hours={self.interval_hours} does not divide a day of 24 hours")
         step = self.time_step_minutes
         if step is not None and (not isinstance(step, int) or step < 1 or (self.interval_hours * 60) % step):
             raise UserError(
-                f"simulate.time_step_minutes={step!r} must be a whole number of minutes that divides "
+                f"data.simulate.time_step_minutes={step!r} must be a whole number of minutes that divides "
                 f"interval_hours={self.interval_hours} ({self.interval_hours * 60} minutes)"
             )
 
@@ -152,25 +141,25 @@ def held_suarez(
     directory = cache_directory(cache_dir)
     path = directory / config.file_name
     if path.exists():
-        _check(path, config)
+        check_record(path, config)
         return path
     model = _Model(config)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with _locked(directory / f".{path.name}.lock"):
             if path.exists():  # another process finished while this one waited
-                _check(path, config)
+                check_record(path, config)
                 return path
             for abandoned in directory.glob(f".{path.name}.*.partial"):  # of a process that was killed
                 abandoned.unlink(missing_ok=True)
             partial = directory / f".{path.name}.{uuid.uuid4().hex}.partial"
             try:
-                _write(partial, model, progress)
+                write_record(partial, model, progress)
                 os.replace(partial, path)
             finally:
                 partial.unlink(missing_ok=True)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
         raise UserError(f"cannot write the simulated climate {path}: {reason}; set SURROGATE_CACHE") from error
     return path
 
@@ -186,23 +175,6 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _check(path: Path, config: HeldSuarezConfig) -> None:
-    import h5netcdf
-
-    try:
-        with h5netcdf.File(path, "r") as file:
-            found = file.attrs.get("surrogate_settings"), file.dimensions["time"].size
-    except (OSError, KeyError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it to simulate it again") from None
-    expected = _settings(config), config.days * config.records_per_day
-    if found != expected:
-        raise UserError(f"{path} holds {found}, not {expected}; delete it to simulate it again")
-
-
-def _settings(config: HeldSuarezConfig) -> str:
-    return json.dumps({**asdict(config), "time_step_minutes": config.step_minutes}, sort_keys=True)
 
 
 @contextmanager
@@ -300,7 +272,7 @@ class _Model:
             )
 
         self.total_records = (config.spin_up_days + config.days) * config.records_per_day
-        self.records_per_call = min(_CHUNK_DAYS * config.records_per_day, self.total_records)
+        self.records_per_call = min(CHUNK_DAYS * config.records_per_day, self.total_records)
         self._initial_state = initial_state
         self._run = jax.jit(lambda state: jax.lax.scan(record, state, None, length=self.records_per_call))
         self.latitude = np.rad2deg(np.asarray(grid.latitudes, np.float64))
@@ -353,86 +325,3 @@ def height_at_pressure(
         upper = temperature[k] + reach * (temperature[k - 1] - temperature[k])
         height = height + gas_constant * reach * (bottom - top) * (temperature[k] + upper) / 2
     return height / gravity
-
-
-def _write(path: Path, model: _Model, progress: Progress | None) -> None:
-    import h5netcdf
-
-    config = model.config
-    per_day, per_call = config.records_per_day, model.records_per_call
-    skip, total = config.spin_up_days * per_day, model.total_records
-    if progress:
-        progress(0, total // per_day)
-    with h5netcdf.File(path, "w") as file:
-        _describe(file, model)
-        for call, block in enumerate(model.blocks()):
-            start = call * per_call
-            for name, values in block.items():
-                if not np.isfinite(values).all():
-                    raise UserError(
-                        f"the simulation became unstable: {name} is not finite on day {(start + per_call) // per_day}; "
-                        f"choose simulate.time_step_minutes shorter than {config.step_minutes}"
-                    )
-                first, last = max(start, skip), min(start + per_call, total)
-                if first < last:
-                    file.variables[name][first - skip : last - skip] = values[first - start : last - start]
-            if progress:
-                progress(min(start + per_call, total) // per_day, total // per_day)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())  # the name must not outlive the bytes in a power cut
-
-
-def _describe(file: Any, model: _Model) -> None:
-    """Dimensions, coordinates, attributes (CF-1.11) and the empty variables."""
-    from importlib.metadata import version
-
-    config = model.config
-    num_lat, num_lon, num_levels = len(model.latitude), len(model.longitude), len(model.sigma)
-    records = config.days * config.records_per_day
-    file.dimensions = {"time": records, "level": num_levels, "latitude": num_lat, "longitude": num_lon, "bounds": 2}
-    file.attrs["Conventions"] = "CF-1.11"
-    file.attrs["title"] = f"Held-Suarez climate, T{config.truncation}, {num_levels} levels"
-    file.attrs["institution"] = "none: simulated on the computer that reads it"
-    file.attrs["source"] = (
-        f"dinosaur {version('dinosaur')} spectral dynamical core, Held-Suarez forcing, "
-        f"time step {config.step_minutes} min, jax {version('jax')}"
-    )
-    file.attrs["history"] = f"surrogate.data.simulate.held_suarez({config!r}), format {FORMAT_VERSION}"
-    file.attrs["references"] = "https://doi.org/10.1175/1520-0477(1994)075<1825:APFTIO>2.0.CO;2"
-    file.attrs["comment"] = "No seasons and no diurnal cycle: dates count elapsed time from an arbitrary origin."
-    file.attrs["surrogate_settings"] = _settings(config)
-
-    lon_step = 360 / num_lon
-    lon_edges = model.longitude[0] - lon_step / 2 + lon_step * np.arange(num_lon + 1)
-    hours = np.arange(records, dtype=np.int64) * config.interval_hours
-    time = {"units": "hours since 2001-01-01 00:00:00", "calendar": "standard"}
-    # In the terms of CF's appendix D: p = ptop + sigma (ps - ptop).
-    terms = "sigma: {} ps: surface_pressure ptop: ptop"
-    sigma = {"units": "1", "positive": "down", "formula_terms": terms.format("level")}
-    for name, axis, standard_name, values, edges, attrs in (
-        ("time", "T", "time", hours, None, time),
-        ("level", "Z", "atmosphere_sigma_coordinate", model.sigma, model.sigma_edges, sigma),
-        ("latitude", "Y", "latitude", model.latitude, model.latitude_edges, {"units": "degrees_north"}),
-        ("longitude", "X", "longitude", model.longitude, lon_edges, {"units": "degrees_east"}),
-    ):
-        variable = file.create_variable(name, (name,), data=values)
-        variable.attrs.update(standard_name=standard_name, long_name=name, axis=axis, **attrs)
-        if edges is not None:
-            variable.attrs["bounds"] = f"{name}_bounds"
-            file.create_variable(f"{name}_bounds", (name, "bounds"), data=np.stack([edges[:-1], edges[1:]], axis=-1))
-    file.variables["level_bounds"].attrs["formula_terms"] = terms.format("level_bounds")
-    top = file.create_variable("ptop", (), data=np.asarray(0.0))
-    top.attrs.update(long_name="pressure at the top of the model", units="Pa")
-    surface = file.create_variable("pressure", (), data=np.asarray(500.0))
-    surface.attrs.update(standard_name="air_pressure", long_name="pressure of z500", units="hPa", positive="down")
-
-    for name, (standard_name, units, long_name, has_levels) in _FIELDS.items():
-        dims = ("time", "level", "latitude", "longitude") if has_levels else ("time", "latitude", "longitude")
-        chunks = (min(_CHUNK_DAYS * config.records_per_day, records), *((1,) if has_levels else ()), num_lat, num_lon)
-        # fletcher32 makes a flipped bit an error on reading; level 1 is nearly as small as 9 and far quicker.
-        variable = file.create_variable(
-            name, dims, "f4", chunks=chunks, compression="gzip", compression_opts=1, shuffle=True, fletcher32=True
-        )
-        variable.attrs.update(standard_name=standard_name, units=units, long_name=long_name, cell_methods="time: point")
-        if name == "z500":
-            variable.attrs["coordinates"] = "pressure"

@@ -18,12 +18,14 @@ SHA-256 of every file, the spec, and where the data came from. Arrays without ch
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 import hashlib
 import json
 import os
 from pathlib import Path
 import re
 from typing import Any
+import warnings
 
 import cftime
 import numpy as np
@@ -43,7 +45,7 @@ _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
 _BLOSC = {
     "name": "blosc",
-    "configuration": {"cname": "zstd", "clevel": 3, "shuffle": "shuffle", "typesize": 4, "blocksize": 0},
+    "configuration": {"cname": "zstd", "clevel": 1, "shuffle": "shuffle", "typesize": 4, "blocksize": 0},
 }
 _ZSTD = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
 # Codecs run code chosen by the file, and for Zarr there is one that unpickles: only these are opened.
@@ -108,14 +110,14 @@ def group_metadata(attributes: dict[str, Any]) -> bytes:
     return dump({"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
-def check_array_metadata(metadata: Any, where: Path) -> None:
+def check_metadata(metadata: Any, where: Path) -> None:
     """Refuse codecs that are not on the list.
 
     Raises:
         UserError: with the file and the codec.
     """
     try:
-        pending = list(metadata["codecs"])
+        pending = list(metadata["codecs"]) if metadata["node_type"] == "array" else []
         while pending:
             codec = pending.pop()
             if codec["name"] not in ALLOWED_CODECS:
@@ -123,7 +125,15 @@ def check_array_metadata(metadata: Any, where: Path) -> None:
             settings = codec.get("configuration", {})
             pending += [*settings.get("codecs", ()), *settings.get("index_codecs", ())]
     except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{where} is not the metadata of a Zarr v3 array") from None
+        raise UserError(f"{where} is not the metadata of a Zarr v3 array or group") from None
+
+
+@contextmanager
+def _any_year() -> Iterator[None]:
+    """cftime warns of years before 1, for which CF has no convention; here both directions state theirs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cftime.CFWarning)
+        yield
 
 
 def encode_time(time: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
@@ -143,7 +153,8 @@ def encode_time(time: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         year_zero = bool(time[0].has_year_zero) if len(time) else False
         kind = f"cftime:{int(year_zero)}"
         units = "microseconds since 1970-01-01 00:00:00"
-        micros = cftime.date2num(time, units, calendar, has_year_zero=year_zero) if len(time) else []
+        with _any_year():
+            micros = cftime.date2num(time, units, calendar, has_year_zero=year_zero) if len(time) else []
         numbers = np.array(micros, np.int64)
         unit = "us"
         if not (numbers % 1_000_000).any():
@@ -160,13 +171,14 @@ def decode_time(numbers: np.ndarray, attributes: Mapping[str, Any]) -> np.ndarra
     if kind == "index":
         return numbers
     if kind.startswith("cftime:"):
-        dates = cftime.num2date(
-            numbers,
-            attributes["units"],
-            attributes["calendar"],
-            only_use_cftime_datetimes=True,
-            has_year_zero=kind == "cftime:1",
-        )
+        with _any_year():
+            dates = cftime.num2date(
+                numbers,
+                attributes["units"],
+                attributes["calendar"],
+                only_use_cftime_datetimes=True,
+                has_year_zero=kind == "cftime:1",
+            )
         return np.array(list(dates), dtype=object) if len(numbers) else np.empty(0, object)
     unit = {long: short for short, long in _UNITS.items()}[attributes["units"].split()[0]]
     return numbers.astype(f"datetime64[{unit}]").astype(np.dtype(kind))

@@ -44,7 +44,7 @@ def decode_times(raw: np.ndarray, attrs: Mapping[str, Any], where: str) -> tuple
     Raises:
         UserError: for missing times, units or calendars that do not say a date.
     """
-    check_present(raw, attrs, where)
+    raw = numbers(raw, attrs, where)
     units = str(attrs.get("units", ""))
     named = str(attrs.get("calendar", "standard"))
     calendar = CALENDARS.get(named.strip().lower())
@@ -76,8 +76,12 @@ def decode_times(raw: np.ndarray, attrs: Mapping[str, Any], where: str) -> tuple
 _RAW = "raw_time reads the numbers as they are"
 
 
-def check_present(raw: np.ndarray, attrs: Mapping[str, Any], where: str) -> None:
-    """Refuse text, and times that are NaN or marked as missing."""
+def numbers(raw: np.ndarray, attrs: Mapping[str, Any], where: str) -> np.ndarray:
+    """(T,) times as numbers, unpacked.
+
+    Raises:
+        UserError: for text, and for times that are NaN or marked as missing.
+    """
     if raw.dtype.kind not in "iuf":
         raise UserError(f"{where}: the time coordinate holds text, not numbers with units")
     values = np.asarray(raw, np.float64)
@@ -89,6 +93,10 @@ def check_present(raw: np.ndarray, attrs: Mapping[str, Any], where: str) -> None
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
         raise UserError(f"{where}: {int(bad.sum())} of {len(raw)} times are missing, the first at index {first}")
+    if "scale_factor" in attrs or "add_offset" in attrs:
+        scale, offset = (float(np.ravel(attrs.get(k, d))[0]) for k, d in (("scale_factor", 1), ("add_offset", 0)))
+        return values * scale + offset
+    return raw
 
 
 def _fixed_units(raw: np.ndarray, unit: float, origin: Any, calendar: str) -> np.ndarray:

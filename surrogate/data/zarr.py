@@ -1,15 +1,16 @@
 """Zarr stores, local or remote: v2 or v3, consolidated or not, with nothing run and nothing made up.
 
 Two things that plain readers do are refused. A codec outside the list below (``pickle`` runs code) is an
-error before any array is opened. A chunk that is absent reads as zarr's fill value: unless that is
-NaN or a declared ``_FillValue``, which the check of values then sees, it is an error when it is read.
-An inner chunk absent from a shard that exists is not seen.
+error before any array is opened. A chunk that is absent reads as zarr's fill value: where that is NaN
+or a declared ``_FillValue`` a warning names the chunk and the check of values sees the hole; otherwise it
+is an error when it is read. An inner chunk absent from a shard that exists is not seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from surrogate.core.types import UserError
+
+logger = logging.getLogger(__name__)
 
 # The public WeatherBench 2 copy of ERA5 at 64 × 32, 6-hourly, (time, level, longitude, latitude).
 ERA5_URL = "gs://weatherbench2/datasets/era5/1959-2022-6h-64x32_equiangular_conservative.zarr"
@@ -53,15 +56,23 @@ class CompleteStore(WrapperStore[Store]):
 
     Attributes:
         tolerant: paths of arrays whose absent chunks read as missing values.
+        starts: keys of first chunks of coordinates. Writers leave out a chunk of zeros, such as the first time of
+            a store that grows step by step; wrong zeros would break the order of a coordinate.
         label: what messages call the store.
     """
 
-    def __init__(self, store: Store, label: str = "", tolerant: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        label: str = "",
+        tolerant: frozenset[str] = frozenset(),
+        starts: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__(store)
-        self.label, self.tolerant = label, tolerant
+        self.label, self.tolerant, self.starts = label, tolerant, starts
 
     def _with_store(self, store: Store) -> CompleteStore:
-        return CompleteStore(store, self.label, self.tolerant)
+        return CompleteStore(store, self.label, self.tolerant, self.starts)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         value = await super().get(key, prototype, byte_range)
@@ -70,7 +81,13 @@ class CompleteStore(WrapperStore[Store]):
         return value
 
     def _refuse(self, key: str) -> None:
-        if key.rsplit("/", 1)[-1] in _METADATA or any(key.startswith(f"{path}/") for path in self.tolerant):
+        if key.rsplit("/", 1)[-1] in _METADATA:
+            return
+        if any(key.startswith(f"{path}/") for path in self.tolerant):
+            logger.warning("%s: chunk %s is absent and reads as missing values", self.label, key)
+            return
+        if key in self.starts:
+            logger.warning("%s: chunk %s is absent and reads as zero", self.label, key)
             return
         raise UserError(
             f"{self.label}: chunk {key} is absent and would read as a constant; the store is incomplete, or was "
@@ -108,33 +125,39 @@ def open_raw(path: str, group: str = "", storage_options: dict[str, Any] | None 
         arrays = _array_metadata(store, path, group)
         for name, metadata in arrays.items():
             check_codecs(metadata, name, label)
+        # A zarr Store is accepted, though xarray's annotation names paths and files alone.
+        source: Any = store
         dataset = xr.open_dataset(
-            store, engine="zarr", group=group or None, decode_cf=False, cache=False, create_default_indexes=False,
-            backend_kwargs={"consolidated": _is_consolidated(store, group), "use_zarr_fill_value_as_mask": False},
+            source, engine="zarr", group=group or None, decode_cf=False, cache=False, create_default_indexes=False,
+            backend_kwargs={"consolidated": _is_consolidated(store, group)},
         )  # fmt: skip
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{label}: cannot be read as a Zarr store ({type(error).__name__}: {error})") from error
-    tolerant = set()
+    prefix = f"{group}/" if group else ""
+    tolerant, starts = set(), set()
     for name, metadata in arrays.items():
         if name not in dataset.variables:
             continue
         attrs, fill = dataset.variables[name].attrs, _fill_value(metadata)
-        if metadata.get("zarr_format") == 2 and fill is not None:
-            # xarray keeps the _FillValue of a v2 array as zarr's own fill value. Zero is also zarr's default,
-            # so it is no mark by itself, but is looked for where numbers are packed.
-            attrs.setdefault("_FillValue" if fill != 0 else UNSURE_FILL, fill)
-        if isinstance(fill, (int, float)) and any(_same(fill, v) for v in np.ravel(attrs.get("_FillValue", np.nan))):
-            tolerant.add(f"{group}/{name}" if group else name)
-    store.tolerant = frozenset(tolerant)
+        if metadata.get("zarr_format") == 2 and fill == 0:
+            # xarray takes the fill value of a v2 array as its _FillValue. Zero is also zarr's default, so it
+            # is no mark by itself, but is looked for where numbers are packed.
+            attrs[UNSURE_FILL] = attrs.pop("_FillValue", fill)
+        if _reads_as_missing(fill, attrs):
+            tolerant.add(prefix + name)
+        elif dataset.variables[name].dims == (name,) and fill == 0:
+            starts |= {f"{prefix}{name}/c/0", f"{prefix}{name}/0"}
+    store.tolerant, store.starts = frozenset(tolerant), frozenset(starts)
     return dataset
 
 
-def _same(fill: float, declared: Any) -> bool:
-    if not isinstance(declared, (int, float, np.number)):
+def _reads_as_missing(fill: Any, attrs: Mapping[str, Any]) -> bool:
+    if not isinstance(fill, (int, float)):
         return False
-    return bool(fill == declared or (np.isnan(fill) and np.isnan(declared)))
+    declared = np.ravel(attrs.get("_FillValue", np.nan))
+    return bool(np.isnan(fill)) or any(isinstance(d, (int, float, np.number)) and fill == d for d in declared)
 
 
 def _read_json(store: Store, key: str) -> dict[str, Any] | None:

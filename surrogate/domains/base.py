@@ -79,8 +79,8 @@ class Domain(ABC):
         """Scalar float32 loss of a batch, and scalars worth logging. Pure; traced under ``jit``."""
 
     @abstractmethod
-    def evaluate(self, graphdef: Any, params: PyTree) -> Evaluation:
-        """Scores on the test split beside baselines fitted on the training split."""
+    def evaluate(self, graphdef: Any, params: PyTree, split: str = "test") -> Evaluation:
+        """Scores on a split beside baselines fitted on the training split."""
 
     @abstractmethod
     def artefact(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -46,8 +46,13 @@ class Fields(Domain):
 
     # -- opening ---------------------------------------------------------------------------------
 
+    @classmethod
+    def open_data(cls, data: FieldsDataConfig, *, lazily: bool = False) -> tuple[Source, tuple[str, ...]]:
+        """The source of ``data``, and per trajectory the split that it is reserved for, or ``all``."""
+        return open_source(data, lazily=lazily)
+
     def open(self) -> None:
-        self.source, roles = open_source(self.data)
+        self.source, roles = self.open_data(self.data)
         self.splits = make_splits(self.source.timelines, roles, self.data.split)
         self.leads = self._leads()
         self.max_lead = max(self.leads.values())
@@ -234,10 +239,10 @@ class Fields(Domain):
 
     # -- results ---------------------------------------------------------------------------------
 
-    def evaluate(self, graphdef: Any, params: PyTree) -> Evaluation:
+    def evaluate(self, graphdef: Any, params: PyTree, split: str = "test") -> Evaluation:
         from surrogate.domains.fields_evaluate import evaluate_fields
 
-        return evaluate_fields(self, graphdef, params)
+        return evaluate_fields(self, graphdef, params, split)
 
     def artefact(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         meaning = {

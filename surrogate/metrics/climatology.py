@@ -97,7 +97,7 @@ class Climatology:
             features = self.season.features(t)
             gram = gram + features.T @ features
             for block in blocks(len(t), size):
-                part = _multiply(features[block].T, _clean(x[block], self.mask, self.reference))
+                part = _multiply(features[block].T, self.departures(x[block]))
                 moment = part if not moment.size else moment + part
         solution = np.linalg.pinv(np.asarray(gram), rcond=1e-10, hermitian=True) @ moment
         self.coefficients = solution.reshape(-1, *weights.shape).astype(np.float32)
@@ -108,6 +108,13 @@ class Climatology:
         states = self.anomaly_base(time)
         states[:, ~self.mask] = np.nan
         return states
+
+    def departures(self, fields: np.ndarray) -> np.ndarray:
+        """(T, H, W, C) → (T, H·W·C) float32: fields less a constant reference, 0 where data are missing."""
+        result = np.subtract(fields, self.reference, dtype=np.float32)
+        if not self.mask.all():
+            result[:, ~self.mask] = 0
+        return result.reshape(len(fields), -1)
 
     def anomaly_base(self, time: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
         """The same at some rows of the grid, with finite values of no meaning where data are missing."""
@@ -154,11 +161,6 @@ def _is_monthly(time: Sequence[np.ndarray]) -> bool:
     return all(bool(np.all(np.diff(month_of(t)) != 0)) for t in time)
 
 
-def _clean(x: np.ndarray, mask: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """(T, H, W, C) → (T, H·W·C) float32 without the reference, 0 where missing."""
-    return np.where(mask, x - reference, np.float32(0)).reshape(len(x), -1)
-
-
 def _multiply(features: np.ndarray, x: np.ndarray) -> np.ndarray:
     """features (K, T) × x (T, D) with float32 products over at most 256 times, added in float64."""
     total = np.zeros((len(features), x.shape[1]))
@@ -196,14 +198,15 @@ def _cross_validate(
     count = int(np.clip(6 * years, 5, 12))
     edges = np.linspace(0, len(x), min(count, len(x)) + 1).astype(int)
     held = [slice(a, b) for a, b in itertools.pairwise(edges)]
+    square = float(np.einsum("td,td->d", x, x) @ scale)
     errors = {}
     for season in candidates:
         features = np.concatenate([season.features(t) for t in time])
         grams = [features[b].T @ features[b] for b in held]
         moments = [features[b].T @ x[b] for b in held]
-        gram, moment, error = sum(grams), sum(moments), 0.0
-        for b, g, m in zip(held, grams, moments, strict=True):
+        gram, moment, error = sum(grams), sum(moments), square
+        for g, m in zip(grams, moments, strict=True):
             solution = np.linalg.pinv(gram - g, rcond=1e-10, hermitian=True) @ (moment - m)
-            error += float((((x[b] - features[b] @ solution) ** 2) @ scale).sum())
+            error += float((solution * (g @ solution - 2 * m)).sum(axis=0) @ scale)
         errors[season] = error / (len(x) * max(float(scale.sum()), 1e-300))
     return errors

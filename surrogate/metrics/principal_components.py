@@ -1,7 +1,7 @@
 """Area-weighted principal components of many channels together, with modest memory.
 
 Each channel's anomalies are divided by their standard deviation and multiplied by the root of the cell
-area, so that squared norms are area means. The eigenvectors come from the Gram matrix of at most 1,200
+area, so that squared norms are area means. The eigenvectors come from the Gram matrix of at most 1,000
 snapshots, summed in float64 over slabs of the grid (the "method of snapshots", Sirovich 1987).
 """
 
@@ -16,7 +16,7 @@ import scipy.linalg
 from surrogate.metrics.climatology import Climatology
 from surrogate.metrics.training_fields import block_size, blocks
 
-_MAX_SNAPSHOTS = 1200
+_MAX_SNAPSHOTS = 1000
 _MAX_PATTERN_BYTES = 2**30
 
 
@@ -76,11 +76,15 @@ class PrincipalComponents:
 
     def project(self, fields: np.ndarray, time: np.ndarray) -> np.ndarray:
         """Components of fields (T, H, W, C) in physical units at ``time``: (T, K) float64."""
+        # The climatology is linear in its features, so its components are subtracted after the projection.
+        season = (self.climatology.coefficients * self.scale).reshape(len(self.climatology.coefficients), -1)
+        season = season @ self.patterns
         result = np.empty((len(fields), self.patterns.shape[1]))
         for block in blocks(len(fields), block_size(self.weights.size)):
-            anomaly = (fields[block] - self.climatology.anomaly_base(time[block])) * self.scale
-            result[block] = np.where(self.mask, anomaly, np.float32(0)).reshape(len(anomaly), -1) @ self.patterns
-        return result
+            departure = self.climatology.departures(fields[block])
+            departure *= self.scale.reshape(-1)
+            result[block] = departure @ self.patterns
+        return result - self.climatology.season.features(time) @ season
 
     def expand(self, components: np.ndarray) -> np.ndarray:
         """Anomalies in physical units from components (T, K): (T, H, W, C) float32, 0 where data are missing."""

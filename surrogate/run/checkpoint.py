@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+MARK = "completed"
+"""A file that says that a step was completed here once: its absence tells a first save cut short from lost steps."""
+_NONE, _FIRST_CUT_SHORT = -1, -2
 
 
 class _Rejected(Exception):
@@ -132,7 +135,7 @@ class Checkpoints:
                 manager.close()
 
     def restore_newest(self, like: PyTree) -> tuple[int, PyTree, dict] | None:
-        """The newest step that verifies: its number, state and ``extra``; None when there are no steps at all.
+        """The newest step that verifies: its number, state and ``extra``; None when no step was ever completed.
 
         Args:
             like: a pytree of arrays or ``ShapeDtypeStruct`` with the expected structure, shapes, dtypes and,
@@ -150,6 +153,8 @@ class Checkpoints:
         if not steps:
             return None
         chosen, manifest = self._choose(steps)
+        if chosen == _FIRST_CUT_SHORT:
+            return None
         if manifest is None:
             reasons = "; ".join(f"step {step}: {reason}" for step, reason in sorted(self._rejected.items()))
             raise UserError(f"no checkpoint in {self.directory} can be trusted ({reasons})")
@@ -163,9 +168,12 @@ class Checkpoints:
         return chosen, state, manifest["extra"]
 
     def _choose(self, steps: list[int]) -> tuple[int, dict | None]:
-        """The newest step that verifies, and its manifest; (-1, None) when none does. The same on all processes."""
+        """The newest step that verifies, and its manifest; the same on all processes.
+
+        Without one, ``_FIRST_CUT_SHORT`` or ``_NONE``, and None.
+        """
         self._rejected = {}
-        chosen, manifest = -1, None
+        chosen, manifest = _NONE, None
         if jax.process_index() == 0:
             for step in reversed(steps):
                 try:
@@ -174,6 +182,9 @@ class Checkpoints:
                 except _Rejected as error:
                     self._rejected[step] = str(error)
                     log.warning("checkpoint %s is not trusted: %s", self.directory / str(step), error)
+            if manifest is None and not any(self._has_manifest(step) for step in steps) and not self._mark.exists():
+                log.warning("%s: the run was ended during its first save; nothing to restore", self.directory)
+                chosen = _FIRST_CUT_SHORT
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
@@ -220,10 +231,18 @@ class Checkpoints:
             if not self._tidy:
                 for left in (*self.directory.glob("*.orbax-checkpoint-tmp*"), *self.directory.glob("*.deleting")):
                     shutil.rmtree(left)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("checkpoint directory cleared")
+        if (untrusted or self._rejected) and self._manager is not None:
+            self._manager.reload()  # on every process: Orbax remembers the steps that it has seen
         self._tidy = True
         self._rejected = {}
-        if untrusted and self._manager is not None:
-            self._manager.reload()
+
+    @property
+    def _mark(self) -> Path:
+        return self.directory / MARK
 
     def _has_manifest(self, step: int) -> bool:
         return (self.directory / str(step) / MANIFEST).is_file()
@@ -259,6 +278,8 @@ class Checkpoints:
             folder = self.directory / str(step)
             record = {"step": step, "leaves": leaves, "files": _hash_files(folder), "extra": json.loads(extra)}
             write_bytes_atomic(folder / MANIFEST, seal(record))
+            if not self._mark.exists():
+                write_bytes_atomic(self._mark, b"A checkpoint was completed in this directory.\n")
             trusted = [old for old in self.steps() if self._has_manifest(old)]
             for old in trusted[: -self.keep]:
                 self._remove(old)

@@ -68,15 +68,19 @@ def use_compilation_cache(experiment: Experiment) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def run_training(experiment: Experiment, *, quiet: bool = False) -> RunResult:
+def run_training(experiment: Experiment, *, quiet: bool = False, notebook: bool = False) -> RunResult:
     """Train, score and publish one experiment, resuming what its run directory already holds.
+
+    Args:
+        quiet: no bar, no table.
+        notebook: signals stop the run and never end the process.
 
     Raises:
         UserError: for every mistake that a person can mend; nothing of an earlier run is lost.
     """
     directory = run_directory(experiment)
-    in_main = not quiet
-    with RunLock(directory), StopRequest(force=in_main) as stop:
+    # A notebook's process must outlive a stopped run.
+    with RunLock(directory), StopRequest(force=not notebook) as stop:
         write_config(directory, experiment)
         use_compilation_cache(experiment)
         domain = find_domain(experiment.domain)(experiment)
@@ -181,7 +185,7 @@ class _Run:
         state = jax.device_put(state)  # no implicit transfer is left for the loop
         pending: tuple[int, dict[str, jax.Array], float, float, int] | None = None
         in_flight: list[jax.Array] = []
-        mark, waited, counted, last_saved, shown = time.perf_counter(), 0.0, 0, start, 0.0
+        mark, waited, counted, last_saved = time.perf_counter(), 0.0, 0, start
         try:
             with bar, jax.transfer_guard("disallow"):
                 for step, batch in reader:
@@ -205,8 +209,7 @@ class _Run:
                     if done % config.checkpoint_every == 0 and done < config.steps:
                         self._save(checkpoints, done, state)
                         last_saved = done
-                    bar.update(done, loss=self.last_loss, wait=reader.waited - shown)
-                    shown = reader.waited
+                    bar.update(done, loss=self.last_loss, wait=reader.waited)
                 if pending is not None:
                     self._log(pending, schedule)
         finally:

@@ -87,7 +87,8 @@ def _subtitle(summary: Mapping[str, Any]) -> str:
 def _scores(summary: Mapping[str, Any]) -> str:
     split, scores = held_out(summary)
     if not scores:
-        return "<section><h2>Scores</h2><p>None.</p></section>"
+        notes = "; ".join(map(str, summary.get("notes") or ())) or "none"
+        return f"<section><h2>Scores</h2><p>{escape(_capital(notes))}.</p></section>"
     parts = [
         f"<section><h2>Scores on the {escape(split)} split</h2><p>Best of each column in <b>bold</b>. The surrogate's "
         'score is <span class="win">blue ✓</span> where it beats every baseline, <span class="loss">red ✗</span> where '
@@ -99,7 +100,8 @@ def _scores(summary: Mapping[str, Any]) -> str:
         # A long table folds: the verdict and the scorecard say it first.
         opened = " open" if place == 0 and len(scores) <= 9 else ""
         parts.append(f"<details{opened}><summary><h3>{name}</h3></summary>{table}</details>")
-    return "".join(parts) + "</section>"
+    notes = "".join(f"<p class=note>{escape(_capital(str(note)))}.</p>" for note in summary.get("notes") or ())
+    return "".join(parts) + notes + "</section>"
 
 
 def _score_table(summary: Mapping[str, Any], metric: str) -> str:
@@ -183,6 +185,8 @@ def _made(
 ) -> str:
     rest = dict(provenance)
     command = rest.pop("command", None)
+    if config_text:
+        rest.pop("config", None)  # the same settings once more
     if isinstance(command, (list, tuple)):
         command = " ".join(map(str, command))
     through = summary.get("throughput") or {}
@@ -239,7 +243,7 @@ def _use(path: Path, summary: Mapping[str, Any]) -> str:
             "",
             'data = xr.open_dataset("year.nc")                  # a state of the simulation, in its own units',
             f'forecast = model.rollout(data.isel(time=slice(0, 1)), lead_time="{lead_order(leads)[-1]}")',
-            'model.export("surrogate.sg")                       # for callers in Fortran, C, C++ and Python',
+
         ]
     return f"<section><h2>How to use it</h2><pre><code>{escape(chr(10).join(lines))}</code></pre></section>"
 

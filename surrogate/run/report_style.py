@@ -25,7 +25,8 @@ th,td{padding:.22rem .7rem;text-align:right;vertical-align:top}
 th{text-align:left;font-weight:400}thead th{color:var(--dim);border-bottom:1px solid var(--line);text-align:right}
 thead th:first-child,.scores thead th:nth-child(2),.facts thead th,.facts td{text-align:left}
 .facts th{color:var(--dim);white-space:nowrap}.facts td{overflow-wrap:anywhere}
-.scores td,.scores thead th{white-space:nowrap}.scores tbody{border-bottom:1px solid var(--line)}.scores th[rowspan]{font-weight:600;overflow-wrap:anywhere}
+.scores td,.scores thead th{white-space:nowrap}
+.scores tbody{border-bottom:1px solid var(--line)}.scores th[rowspan]{font-weight:600;overflow-wrap:anywhere}
 .scores th[rowspan] small{font-weight:400;display:block}
 .own>*:not([rowspan]){background:var(--card)}.own th[scope=row]{font-weight:600}
 figure{margin:1.4rem 0}img{display:block;max-width:100%;height:auto;background:#fff;border-radius:.3rem;padding:.4rem}
@@ -33,7 +34,7 @@ figcaption{margin-top:.35rem;max-width:50rem}
 pre{background:var(--card);padding:.8rem 1rem;border-radius:.3rem;overflow-x:auto;font-size:.85rem}
 details{margin:.5rem 0}summary{cursor:pointer;padding:.15rem 0}
 @media print{:root{--ink:#000;--page:#fff;--card:#f2f2f2;--line:#ccc;--win:#004c80;--loss:#9c1c15;--tie:#665000}
-main{max-width:none;padding:0}body{font-size:11px}figure,.verdict,.scores td,.scores thead th{white-space:nowrap}.scores tbody{break-inside:avoid}
+main{max-width:none;padding:0}body{font-size:11px}figure,.verdict,.scores tbody{break-inside:avoid}
 h2{break-after:avoid}pre{white-space:pre-wrap}.wide{overflow:visible}
 details::details-content{content-visibility:visible;block-size:auto}}
 """

@@ -85,8 +85,8 @@ def publish(run: Any, graphdef: Any, params: PyTree, steps: int) -> dict[str, An
     return summary
 
 
-def show(directory: Path, summary: dict[str, Any]) -> None:
-    """The table of scores and the places of everything, on standard output."""
+def show(directory: Path, summary: dict[str, Any], closing: str = "") -> None:
+    """The table of scores and ``closing`` (by default the places of everything), on standard output."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 100)
@@ -95,7 +95,8 @@ def show(directory: Path, summary: dict[str, Any]) -> None:
     for note in summary.get("notes") or ():
         console.print(f"note: {note}")
     print(
-        f"Everything is in {directory}: report.html (open it first), summary.json, plots/, "
+        closing
+        or f"Everything is in {directory}: report.html (open it first), summary.json, plots/, "
         f"model/ (surrogate.load({str(directory)!r}))"
     )
 

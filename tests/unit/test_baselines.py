@@ -406,3 +406,18 @@ def test_raw_temperatures_give_the_same_damped_persistence(ersst):
     raw.fit(train, [3])
     anomalies.fit(prepared, [3])
     np.testing.assert_allclose(raw.factors[3], anomalies.factors[3], atol=2e-3)
+
+
+def test_fits_see_the_training_split_alone_and_leave_it_as_it_was():
+    x, _ = linear_system(260, 8)
+    x = x.astype(np.float32)
+    forecasts = []
+    for disturbance in (0.0, 1e6):
+        whole = x.copy()
+        whole[200:] += disturbance
+        train = training([whole[:200]])
+        before = whole.copy()
+        models = fit_baselines(train, [2], Climatology().fit(train))
+        np.testing.assert_array_equal(whole, before)
+        forecasts.append([m.predict(x[:5], np.arange(5), np.arange(5) + 2, 2) for m in models.values()])
+    np.testing.assert_array_equal(forecasts[0], forecasts[1])

@@ -133,6 +133,23 @@ def test_none_that_verifies_is_an_error_with_the_reasons(checkpoints: Checkpoint
         checkpoints.restore_newest(make_state())
 
 
+def test_first_save_cut_short_is_nothing_but_a_lost_step_is_an_error(
+    checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints.save(1, make_state(), {})
+    checkpoints.wait()
+    (checkpoints.directory / "1" / "manifest.json").unlink()
+    with pytest.raises(UserError, match="step 1: it has no manifest"):
+        checkpoints.restore_newest(make_state())
+    (checkpoints.directory / "completed").unlink()  # as a kill between the first commit and its manifest leaves it
+    caplog.clear()
+    assert checkpoints.restore_newest(make_state()) is None
+    assert "ended during its first save" in caplog.text
+    checkpoints.save(1, make_state(7), {})
+    _, state, _ = checkpoints.restore_newest(make_state()) or pytest.fail("nothing restored")
+    assert_same(state, make_state(7))
+
+
 def test_saving_an_older_step_is_refused(checkpoints: Checkpoints) -> None:
     checkpoints.save(5, make_state(), {})
     for step in (5, 4):

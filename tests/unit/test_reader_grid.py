@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from surrogate.core.types import UserError
-from surrogate.data.netcdf import VariableRequest, load_variable, open_trajectory
+from surrogate.data.netcdf import VariableRequest, load_levels, load_variable, open_trajectory
 
 LAT = np.arange(-80.0, 81.0, 20)
 LON = np.arange(0.0, 360.0, 15)
@@ -30,7 +30,7 @@ def write(path: Path, lat: np.ndarray, lon: np.ndarray, day: int = 0, **more: An
             "lat": ("lat", lat, {"units": "degrees_north"}),
             "lon": ("lon", lon, {"units": "degrees_east"}),
         },
-    ).to_netcdf(path, engine="h5netcdf")
+    ).to_netcdf(path, engine="scipy")
     return str(path)
 
 
@@ -57,7 +57,7 @@ def check_places(entry: str, **options: Any) -> Any:
 def test_a_global_grid_comes_out_the_same_whatever_its_seam(tmp_path: Path, lon: np.ndarray, flip: bool) -> None:
     grid = check_places(write(tmp_path / "a.nc", LAT[::-1] if flip else LAT, lon))
     assert grid.periodic
-    assert 0 <= grid.longitude[0]
+    assert grid.longitude[0] >= 0
     assert grid.longitude[-1] < 360
 
 
@@ -174,7 +174,7 @@ def levels_file(path: Path, values: list[float], units: str, name: str = "ta", d
             "lat": ("lat", [-30.0, 0.0, 30.0], {"units": "degrees_north"}),
             "lon": ("lon", [0.0, 90.0, 180.0, 270.0], {"units": "degrees_east"}),
         },
-    ).to_netcdf(path, engine="h5netcdf")
+    ).to_netcdf(path, engine="scipy")
     return str(path)
 
 
@@ -191,6 +191,9 @@ def test_levels_are_in_hectopascals_and_in_the_order_asked(tmp_path: Path) -> No
         open_trajectory(str(tmp_path), [VariableRequest("ta", (700.0,))])
     with pytest.raises(UserError, match="name one"):
         load_variable(data, "ta", allow_missing=False)
+    both = load_levels(data, "ta", allow_missing=False)
+    assert both.shape == (4, 2, 3, 4)
+    assert (both == np.array([500.0, 850.0])[:, None, None]).all()
 
 
 def test_variables_with_levels_of_their_own(tmp_path: Path) -> None:
@@ -220,7 +223,7 @@ def test_plane_series_static_and_curvilinear(tmp_path: Path) -> None:
         },
     )
     path = str(tmp_path / "a.nc")
-    dataset.to_netcdf(path, engine="h5netcdf")
+    dataset.to_netcdf(path, engine="scipy")
     data = open_trajectory(path, [VariableRequest("h"), VariableRequest("co2")])
     assert (data.grid.kind, data.grid.periodic, data.grid.latitude) == ("plane", False, (1000.0, 2000.0))
     np.testing.assert_array_equal(load_variable(data, "h", allow_missing=False)[0], [[4, 5, 6, 7], [0, 1, 2, 3]])
@@ -237,3 +240,14 @@ def test_plane_series_static_and_curvilinear(tmp_path: Path) -> None:
         open_trajectory(path, [VariableRequest("relief")])
     with pytest.raises(UserError, match="'curved' is on a curvilinear grid"):
         open_trajectory(path, [VariableRequest("curved")])
+
+
+def test_degrees_south_and_west_are_turned_round(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nc", LAT, np.arange(10.0, 60, 10))
+    dataset = xr.open_dataset(path, decode_times=False, engine="scipy").load()
+    dataset["lat"].attrs["units"], dataset["lon"].attrs["units"] = "degrees_south", "degrees_west"
+    dataset.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    data = open_trajectory(str(tmp_path / "b.nc"), [VariableRequest("tas")])
+    assert data.grid.longitude == (-50.0, -40.0, -30.0, -20.0, -10.0)
+    expected = field_of(LAT, np.arange(10.0, 60, 10))[::-1, ::-1]
+    np.testing.assert_array_equal(load_variable(data, "tas", allow_missing=False)[0], expected)

@@ -129,6 +129,16 @@ def test_report_of_a_run_without_scores_says_so(tmp_path):
     assert "The run has no scores. The run is not complete (status: failed)." in page.text
 
 
+def test_notes_are_shown_and_settings_only_once(tmp_path):
+    values = summary(notes=["the free rollout ends with the forcings"])
+    page = parse(write_report(tmp_path / "r.html", values, [], [], "a: 1", {"config": {"a": 1}}))
+    assert "The free rollout ends with the forcings." in page.text
+    assert page.text.count("a: 1") == 1
+    assert "Config " not in page.text
+    failed = parse(write_report(tmp_path / "f.html", {"notes": ["no test split was given"]}, [], [], "", {}))
+    assert "No test split was given." in failed.text
+
+
 def test_rollout_that_breaks_is_in_the_table(tmp_path):
     facts = {"length": "P365D", "variables": {"t": {"drift_per_year": -0.5, "first_nonfinite": "P12D"}, "u": {}}}
     page = parse(write_report(tmp_path / "r.html", summary(rollout=facts), [], [], "", {}))

@@ -172,9 +172,12 @@ def test_reads_right(row: Reads) -> None:
 
 @pytest.mark.parametrize("row", [r for r in TABLE if isinstance(r, Refused)], ids=identify)
 def test_refused_with_a_reason(row: Refused) -> None:
-    with pytest.raises(UserError) as refusal:
+    def open_and_load() -> None:
         data = open_trajectory(str(FILES / row.file), [VariableRequest(row.name)], **row.options)
         load_variable(data, row.name, allow_missing=True)
+
+    with pytest.raises(UserError) as refusal:
+        open_and_load()
     message = str(refusal.value)
     assert [word for word in (*row.words, row.file) if word not in message] == []
     assert "\n" not in message

@@ -1,0 +1,170 @@
+"""The notebook's verbs: ``fit`` trains on the same path as the command line, ``score`` compares a forecast with data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from surrogate.config import Experiment
+from surrogate.core.spec import Grid, Spec, Variable
+from surrogate.core.types import UserError
+from surrogate.metrics import Accumulator, Climatology, TrainingFields, find_baseline, fit_baselines
+
+
+def fit(experiment: Experiment, *, quiet: bool = False) -> Any:
+    """Train ``experiment`` and give the surrogate back.
+
+    It writes the same run directory as ``python -m surrogate.train``, which ``surrogate.directory`` names.
+
+    Raises:
+        UserError: for every mistake that can be mended, as on the command line.
+    """
+    from surrogate.run.loop import run_training
+    from surrogate.run.surrogate_files import load
+
+    result = run_training(experiment, quiet=quiet, notebook=True)
+    if result.status != "complete":
+        raise UserError(f"training stopped early; the same experiment with run.dir={result.directory} goes on")
+    return load(result.directory)
+
+
+def score(
+    forecast: xr.Dataset,
+    data: xr.Dataset,
+    *,
+    metrics: Sequence[str] = ("rmse", "acc", "bias", "activity"),
+    baselines: Sequence[str] = (),
+    training: xr.Dataset | None = None,
+) -> xr.Dataset:
+    """Score a forecast against data.
+
+    Args:
+        forecast: as ``rollout`` gives it: (init_time, lead_time, [level,] latitude, longitude).
+        data: the truth, with ``time``, on the same grid and in the same units. Valid times that it does
+            not hold are left out.
+        metrics: names of registered metrics.
+        baselines: ``persistence``, ``climatology``, ``damped_persistence``, ``linear_inverse_model``.
+        training: what climatology and the fitted baselines learn from; it may not overlap the
+            forecast's valid times. Needed for all but ``persistence``, and for ``acc`` and ``activity``.
+
+    Returns:
+        Dimensions ``forecast`` (``surrogate`` and the baselines), ``variable``, ``metric``, ``lead_time``
+        (ISO 8601 text): variable ``score``, and ``units`` by variable.
+
+    Raises:
+        UserError: for variables, units or grids that do not fit, or when no valid time lies in ``data``.
+    """
+    from surrogate.domains.fields_xarray import read_fields
+
+    if "init_time" not in forecast.dims or "lead_time" not in forecast.dims:
+        raise UserError("the forecast needs dimensions init_time and lead_time, as rollout gives them")
+    needs_training = set(baselines) - {"persistence"} or set(metrics) & {"acc", "activity", "target_activity"}
+    if needs_training and training is None:
+        raise UserError(f"{', '.join(sorted(needs_training))} need the training data: pass training=")
+    spec = forecast_spec(forecast)
+    guess = _forecast_values(forecast, spec)
+    truth, time = read_fields(data, spec, "prognostic", "data")
+    valid, initial = forecast["valid_time"].values, forecast["init_time"].values
+    place = {t: i for i, t in enumerate(time.tolist())}
+    mask = np.isfinite(truth).all(0)
+    weights = spec.grid.area_weights()[..., None] * mask
+    climatology, fitted = None, {}
+    leads = _lead_steps(forecast)
+    if training is not None:
+        fields, when = read_fields(training, spec, "prognostic", "training")
+        if shared := set(when.tolist()) & set(np.ravel(valid).tolist()):
+            raise UserError(f"training and the forecast share {len(shared)} times: a baseline may not have seen the truth")
+        weights = weights * np.isfinite(fields).all(0)
+        segment = _segments(when)
+        train = TrainingFields(spec, [fields], [when], [segment], weights)
+        climatology = Climatology().fit(train)
+        fitted = fit_baselines(train, list(leads), climatology, [b for b in baselines if b != "persistence"] or ["climatology"])
+    if "persistence" in baselines:
+        fitted["persistence"] = find_baseline("persistence")
+    names = ["surrogate", *(b for b in baselines)]
+    table = np.full((len(names), len(spec.keys), len(metrics), len(leads)), np.nan)
+    used = 0
+    for column, lead in enumerate(leads):
+        reached, begun = valid[:, column].tolist(), initial.tolist()
+        # Baselines start from the data's own initial state; all forecasts are scored on the same times.
+        rows = [i for i, t in enumerate(reached) if t in place and (not baselines or begun[i] in place)]
+        if not rows:
+            continue
+        used += len(rows)
+        target = truth[[place[reached[i]] for i in rows]]
+        start = truth[[place[begun[i]] for i in rows]] if baselines else target
+        when = valid[rows, column]
+        climate = climatology(when) if climatology is not None else None
+        for row, name in enumerate(names):
+            values = guess[rows, column] if name == "surrogate" else fitted[name].predict(start, initial[rows], when, lead)
+            sums = Accumulator(metrics, weights, spec.keys)
+            sums.add(values, target, climate)
+            for m, result in enumerate(sums.finalize().values()):
+                table[row, :, m, column] = result
+    if not used:
+        raise UserError("no valid time of the forecast lies in data, so there is nothing to score")
+    return xr.Dataset(
+        {"score": (("forecast", "variable", "metric", "lead_time"), table),
+         "units": ("variable", [v.units for v in spec.outputs])},
+        {"forecast": names, "variable": list(spec.keys), "metric": list(metrics), "lead_time": lead_names(forecast)},
+    )  # fmt: skip
+
+
+def forecast_spec(forecast: xr.Dataset) -> Spec:
+    """The meaning of a forecast, read off its own coordinates."""
+    from surrogate.core.durations import Duration
+
+    variables = []
+    for name, array in forecast.data_vars.items():
+        units = str(array.attrs.get("units", "1"))
+        dim = next((str(d) for d in array.dims if str(d).startswith("level")), None)
+        if dim is None:
+            variables.append(Variable(str(name), "prognostic", units))
+        else:
+            level_units = str(array[dim].attrs.get("units", ""))
+            variables += [Variable(str(name), "prognostic", units, float(v), level_units) for v in array[dim].values]
+    sphere = "latitude" in forecast.dims
+    rows, columns = ("latitude", "longitude") if sphere else ("y", "x")
+    lat, lon = (tuple(map(float, forecast[d].values)) for d in (rows, columns))
+    around = sphere and len(lon) > 1 and abs(lon[-1] - lon[0] + lon[1] - lon[0] - 360) < 1e-3
+    grid = Grid(lat, lon, "sphere" if sphere else "plane", around)
+    return Spec(tuple(variables), grid, Duration(seconds=1))
+
+
+def _forecast_values(forecast: xr.Dataset, spec: Spec) -> np.ndarray:
+    """(N, K, H, W, C) float32 in the order of ``spec``."""
+    channels = []
+    rows, columns = ("latitude", "longitude") if spec.grid.kind == "sphere" else ("y", "x")
+    for variable in spec.outputs:
+        array = forecast[variable.name]
+        dim = next((str(d) for d in array.dims if str(d).startswith("level")), None)
+        if dim is not None:
+            array = array.sel({dim: variable.level})
+        channels.append(array.transpose("init_time", "lead_time", rows, columns).values)
+    return np.stack(channels, axis=-1).astype(np.float32)
+
+
+def _lead_steps(forecast: xr.Dataset) -> list[int]:
+    return list(range(1, forecast.sizes["lead_time"] + 1))
+
+
+def lead_names(forecast: xr.Dataset) -> list[str]:
+    from surrogate.core.durations import Duration
+
+    units = str(forecast["lead_time"].attrs.get("units", "hours"))
+    numbers = forecast["lead_time"].values
+    if units == "months":
+        return [str(Duration(months=int(n))) for n in numbers]
+    if np.issubdtype(numbers.dtype, np.timedelta64):
+        return [str(Duration(seconds=int(n / np.timedelta64(1, "s")))) for n in numbers]
+    return [str(Duration(seconds=round(float(n) * 3600))) for n in numbers]
+
+
+def _segments(time: np.ndarray) -> np.ndarray:
+    """Numbers the gap-free stretches of a time axis."""
+    from surrogate.data.timeaxis import spacing
+
+    return spacing(time)[1]

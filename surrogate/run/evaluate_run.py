@@ -1,0 +1,49 @@
+"""Scoring a finished run again: on another split, other leads or metrics, from its saved surrogate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+import json
+from pathlib import Path
+from typing import Any
+
+from surrogate.config import EvaluateConfig, Experiment
+from surrogate.core.types import UserError
+from surrogate.domains.base import find_domain
+from surrogate.run.provenance import write_json_atomic
+from surrogate.run.results import show
+from surrogate.run.surrogate_files import load
+
+
+def evaluate_run(
+    directory: Path, experiment: Experiment, *, split: str = "test", evaluate: EvaluateConfig | None = None, quiet: bool = False
+) -> dict[str, Any]:
+    """Score the surrogate of ``directory`` on ``split`` and write ``scores-<split>.json`` beside its summary.
+
+    Args:
+        experiment: the run's own, composed from its ``config.yaml``.
+
+    Raises:
+        UserError: when the run has no surrogate yet or the split is empty.
+    """
+    if not (directory / "model" / "manifest.json").is_file():
+        raise UserError(f"{directory} holds no finished run: it has no model/manifest.json")
+    surrogate = load(directory)
+    if evaluate is not None:
+        experiment = replace(experiment, evaluate=evaluate)
+    domain = find_domain(experiment.domain)(experiment)
+    domain.open()
+    evaluation = domain.evaluate(surrogate.graphdef, surrogate.params, split)
+    if not evaluation.scores:
+        raise UserError(f"the split {split!r} of {directory} is empty: {'; '.join(evaluation.notes)}")
+    summary = json.loads((directory / "summary.json").read_text())
+    summary |= {
+        "scores": evaluation.scores, "baselines": evaluation.baselines, "units": evaluation.units, "notes": evaluation.notes,
+    }  # fmt: skip
+    if evaluation.rollout is not None:
+        summary["rollout"] = evaluation.rollout
+    target = directory / f"scores-{split}.json"
+    write_json_atomic(target, summary)
+    if not quiet:
+        show(directory, summary, f"The scores are in {target}")
+    return summary
