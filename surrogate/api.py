@@ -22,13 +22,14 @@ def fit(experiment: Experiment, *, quiet: bool = False) -> Any:
     Raises:
         UserError: for every mistake that can be mended, as on the command line.
     """
+    from surrogate.domains.base import find_domain
     from surrogate.run.loop import run_training
     from surrogate.run.surrogate_files import load
 
     result = run_training(experiment, quiet=quiet, notebook=True)
     if result.status != "complete":
         raise UserError(f"training stopped early; the same experiment with run.dir={result.directory} goes on")
-    return load(result.directory)
+    return load(result.directory, domain=find_domain(experiment.domain))
 
 
 def score(
@@ -76,12 +77,16 @@ def score(
     if training is not None:
         fields, when = read_fields(training, spec, "prognostic", "training")
         if shared := set(when.tolist()) & set(np.ravel(valid).tolist()):
-            raise UserError(f"training and the forecast share {len(shared)} times: a baseline may not have seen the truth")
+            raise UserError(
+                f"training and the forecast share {len(shared)} times: a baseline may not have seen the truth"
+            )
         weights = weights * np.isfinite(fields).all(0)
         segment = _segments(when)
         train = TrainingFields(spec, [fields], [when], [segment], weights)
         climatology = Climatology().fit(train)
-        fitted = fit_baselines(train, list(leads), climatology, [b for b in baselines if b != "persistence"] or ["climatology"])
+        fitted = fit_baselines(
+            train, list(leads), climatology, [b for b in baselines if b != "persistence"] or ["climatology"]
+        )
     if "persistence" in baselines:
         fitted["persistence"] = find_baseline("persistence")
     names = ["surrogate", *(b for b in baselines)]
@@ -99,7 +104,9 @@ def score(
         when = valid[rows, column]
         climate = climatology(when) if climatology is not None else None
         for row, name in enumerate(names):
-            values = guess[rows, column] if name == "surrogate" else fitted[name].predict(start, initial[rows], when, lead)
+            values = (
+                guess[rows, column] if name == "surrogate" else fitted[name].predict(start, initial[rows], when, lead)
+            )
             sums = Accumulator(metrics, weights, spec.keys)
             sums.add(values, target, climate)
             for m, result in enumerate(sums.finalize().values()):

@@ -120,7 +120,9 @@ def _first_line(error: BaseException) -> str:
 def explain(error: BaseException) -> str:
     """One sentence for what Hydra says in several."""
     text = str(error).strip()
-    if missing := re.search(r"Could not find '([^']+)'", text) or re.search(r"In '[^']*': Could not (?:load|find) '([^']+)'", text):
+    if missing := re.search(r"Could not find '([^']+)'", text) or re.search(
+        r"In '[^']*': Could not (?:load|find) '([^']+)'", text
+    ):
         group, _, option = missing[1].partition("/")
         options = sorted(p.stem for p in (conf_directory() / group).glob("*.yaml"))
         if option and options:
@@ -195,7 +197,9 @@ def _prepare(argv: Sequence[str], options: Sequence[str], usage: str) -> tuple[l
         for group in _GROUPS:
             names = sorted(p.stem for p in (conf_directory() / group).glob("*.yaml"))
             print(f"  {'+' if group == 'experiment' else ''}{group}: {', '.join(names)}")
-        print("\nEvery key of a group can be set as group.key=value; --hydra-help tells more, traceback=true shows tracebacks.")
+        print(
+            "\nEvery key of a group can be set as group.key=value; --hydra-help tells more, traceback=true shows tracebacks."
+        )
         sys.exit(0)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("absl", "orbax", "jax", "asyncio", "fsspec", "matplotlib"):

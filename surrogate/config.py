@@ -54,7 +54,7 @@ def build(cls: type[T], values: Any, where: str) -> T:
         raise UserError(f"{where}: {error}") from None
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:  # noqa: C901
+def _convert(kind: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value

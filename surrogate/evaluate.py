@@ -1,6 +1,8 @@
 """``python -m surrogate.evaluate run=runs/climate/latest``: score a finished run again.
 
-Usage: python -m surrogate.evaluate run=DIRECTORY [split=valid] [evaluate.key=value] [data.leads=[1D,3D,10D]]
+Usage: python -m surrogate.evaluate run=DIRECTORY [split=valid] [on=[FILE,...]] [evaluate.key=value]
+
+on= scores on other data of the same variables, on another grid too where the model allows it.
 
 The settings are those of the run's own config.yaml; what is given here replaces them for this scoring alone.
 """
@@ -11,13 +13,14 @@ from __future__ import annotations
 def main() -> None:
     from surrogate.cli import run_on_directory
 
-    def evaluate(directory, experiment, options):  # type: ignore[no-untyped-def]
+    def evaluate(directory, experiment, options):
         from surrogate.run.evaluate_run import evaluate_run
 
-        evaluate_run(directory, experiment, split=options.get("split", "test"))
+        on = tuple(filter(None, options.get("on", "").strip("[]").split(",")))
+        evaluate_run(directory, experiment, split=options.get("split", "test"), on=on)
         return 0
 
-    run_on_directory(evaluate, options=("split",), usage=__doc__ or "")
+    run_on_directory(evaluate, options=("split", "on"), usage=__doc__ or "")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def skill(scores: xr.Dataset, variable: str | None = None, metric: str = "rmse")
     return _skill(table("surrogate"), {n: table(n) for n in names[1:]}, metric=metric, units=units)
 
 
-def maps(forecast: xr.Dataset, data: xr.Dataset, variable: str, *, init: int = 0, lead: int = -1, level: float | None = None) -> Any:
+def maps(
+    forecast: xr.Dataset, data: xr.Dataset, variable: str, *, init: int = 0, lead: int = -1, level: float | None = None
+) -> Any:
     """Truth, forecast and error of one variable.
 
     Args:
@@ -52,7 +54,9 @@ def maps(forecast: xr.Dataset, data: xr.Dataset, variable: str, *, init: int = 0
     from surrogate.domains.fields_xarray import read_fields
 
     spec = forecast_spec(forecast)
-    keys = [v.key for v in spec.outputs if v.name == variable and level in (None, v.level)] or [k for k in spec.keys if k == variable]
+    keys = [v.key for v in spec.outputs if v.name == variable and level in (None, v.level)] or [
+        k for k in spec.keys if k == variable
+    ]
     if not keys:
         raise UserError(f"{variable!r} is not in the forecast; there are {', '.join(spec.keys)}")
     channel = spec.keys.index(keys[0])

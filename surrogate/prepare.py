@@ -13,7 +13,7 @@ from __future__ import annotations
 def main() -> None:
     from surrogate.cli import run_door
 
-    def prepare(experiment, options):  # type: ignore[no-untyped-def]
+    def prepare(experiment, options):
         from surrogate.run.prepare_store import prepare_store
 
         prepare_store(experiment, options.get("out", ""))

@@ -12,7 +12,7 @@ from __future__ import annotations
 def main() -> None:
     from surrogate.cli import run_door
 
-    def train(experiment, options):  # type: ignore[no-untyped-def]
+    def train(experiment, options):
         from surrogate.run.loop import run_training
 
         return run_training(experiment).exit_code

@@ -6,8 +6,8 @@ the two never mix, since a month has no fixed length.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+import re
 
 _UNITS = {
     "s": 1, "sec": 1, "second": 1, "seconds": 1,

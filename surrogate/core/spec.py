@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -113,7 +113,8 @@ class Spec:
         if not self.outputs:
             raise ValueError("no output: give at least one prognostic or diagnostic variable")
 
-    def role(self, role: Role) -> tuple[Variable, ...]:
+    def role(self, role: str) -> tuple[Variable, ...]:
+        """The variables of one role, in order."""
         return tuple(v for v in self.variables if v.role == role)
 
     @property

@@ -47,7 +47,7 @@ def open_arrays(config: FieldsDataConfig) -> tuple[Source, tuple[str, ...]]:
         if table["diagnostic"].shape[1:3] != shape:
             raise UserError(f"{path} is on {table['diagnostic'].shape[1:3]} points, {entries[0][1]} on {shape}")
     grid = Grid(_centres(shape[0]), _centres(shape[1]), "plane", False)
-    variables = tuple(Variable(n, role) for role in ("diagnostic", "forcing") for n in names[role])  # type: ignore[arg-type, index]
+    variables = tuple(Variable(n, role) for role in ("diagnostic", "forcing") for n in names[role])
     lines = tuple(_line(path, len(t["diagnostic"])) for (_, path), t in zip(entries, tables, strict=True))
     static = np.zeros((*shape, 0), np.float32)
     files = [{"path": str(path)} for _, path in entries]
@@ -68,7 +68,7 @@ def _read(path: Path, names: dict[Role, tuple[str, ...]], fetch: str) -> dict[st
         raise UserError(f"{path} does not exist" + (f"; {fetch}" if fetch else ""))
     try:
         with np.load(path, allow_pickle=False) as file:
-            held: dict[str, Any] = {n: file[n] for role in names for n in names[role] if n in file.files}  # type: ignore[union-attr]
+            held: dict[str, Any] = {n: file[n] for role in names for n in names[role] if n in file.files}
             there = list(file.files)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as .npz arrays: {error}") from error
@@ -81,12 +81,16 @@ def _read(path: Path, names: dict[Role, tuple[str, ...]], fetch: str) -> dict[st
                 raise UserError(f"{path} has no array {name!r}; it has {', '.join(there)}")
             values = held[name]
             if values.ndim != 3 or values.dtype.kind not in "fiub":
-                raise UserError(f"{path}: {name!r} is {values.dtype}{list(values.shape)}, expected numbers (sample, row, column)")
+                raise UserError(
+                    f"{path}: {name!r} is {values.dtype}{list(values.shape)}, expected numbers (sample, row, column)"
+                )
             if not np.isfinite(values).all():
                 sample, row, column = np.argwhere(~np.isfinite(values))[0]
                 raise UserError(f"{path}: {name!r} is not finite at sample {sample}, row {row}, column {column}")
             if count not in (None, values.shape):
-                raise UserError(f"{path}: {name!r} has shape {list(values.shape)}, the arrays before it {list(count or ())}")
+                raise UserError(
+                    f"{path}: {name!r} has shape {list(values.shape)}, the arrays before it {list(count or ())}"
+                )
             count = values.shape
             columns.append(values.astype(np.float32))
         arrays[role] = np.stack(columns, axis=-1)

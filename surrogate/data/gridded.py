@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from surrogate.data.netcdf import (
     TrajectoryData,
     VariableRequest,
     list_variables,
+    load_levels,
     load_variable,
     open_trajectory,
     provenance,
@@ -29,6 +31,7 @@ from surrogate.data.source import DYNAMIC_ROLES, MemorySource, Source
 _SETTINGS: dict[Role, str] = {
     "prognostic": "variables", "diagnostic": "diagnostics", "forcing": "forcings", "static": "statics",
 }  # fmt: skip
+_DYNAMIC: tuple[Role, ...] = ("prognostic", "diagnostic", "forcing")
 
 
 def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Source, tuple[str, ...]]:
@@ -59,7 +62,7 @@ def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Sour
     for entry, data in zip(entries[1:], trajectories[1:], strict=True):
         _check_same_grid(trajectories[0], data, entry)
     static_entry = [_resolve(p, config) for p in config.static_paths] or entries[:1]
-    variables = {role: _variables(role, requests[role], trajectories[0]) for role in DYNAMIC_ROLES}
+    variables = {role: _variables(role, requests[role], trajectories[0]) for role in _DYNAMIC}
     static_variables, static, static_files = _static(config, requests["static"], static_entry, trajectories[0])
     step, stride = _time_step(config, trajectories, is_forecast=bool(variables["prognostic"]))
     for data in trajectories[1:]:
@@ -71,7 +74,7 @@ def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Sour
     series: list[np.ndarray] = []
     for data in trajectories:
         derived, values = derive(
-            config.derived, data.entry, data.timeline.time, data.grid, lambda name, d=data: _channel(d, name)
+            config.derived, data.entry, data.timeline.time, data.grid, partial(_channel, data)
         )
         series.append(values)
     spec = Spec(
@@ -85,7 +88,7 @@ def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Sour
         return lazy, roles
     fields = []
     for data, values in zip(trajectories, series, strict=True):
-        arrays = {role: _load(data, variables[role], allow_missing=config.allow_missing) for role in DYNAMIC_ROLES}
+        arrays = {role: _load(data, variables[role], allow_missing=config.allow_missing) for role in _DYNAMIC}
         if derived:
             everywhere = np.broadcast_to(values[:, None, None, :], (len(values), *data.grid.shape, len(derived)))
             arrays["forcing"] = np.concatenate([arrays["forcing"], everywhere], axis=-1)
@@ -138,7 +141,9 @@ def _requests(config: FieldsDataConfig, entry: str) -> dict[Role, dict[str, tupl
     for role, setting in _SETTINGS.items():
         for name in wanted[role]:
             if name in seen:
-                raise UserError(f"{name!r} is listed in data.{seen[name]} and in data.{setting}; a variable has one role")
+                raise UserError(
+                    f"{name!r} is listed in data.{seen[name]} and in data.{setting}; a variable has one role"
+                )
             seen[name] = setting
     return wanted
 
@@ -160,18 +165,18 @@ def _open(entry: str, config: FieldsDataConfig, requests: dict[Role, dict[str, A
 def _variables(role: Role, requests: dict[str, tuple[float, ...] | None], data: TrajectoryData) -> tuple[Variable, ...]:
     """One variable a channel, levels ascending as in the files."""
     channels = []
-    for name, levels in requests.items():
+    for name in requests:
         array = data.dataset[name]
         dim = next((str(d) for d in array.dims if str(d).startswith("level")), None)
-        attrs = {k: str(array.attrs.get(k, "")) for k in ("standard_name", "long_name")}
+        standard, long = (str(array.attrs.get(k, "")) for k in ("standard_name", "long_name"))
         units = str(array.attrs.get("units", "1")) or "1"
         if dim is None:
-            channels.append(Variable(name, role, units, **attrs))
+            channels.append(Variable(name, role, units, standard_name=standard, long_name=long))
             continue
         level_units = str(array[dim].attrs.get("units", ""))
         there = [float(v) for v in array[dim].values]
-        for level in there if levels is None or len(there) > 1 else there[:1]:
-            channels.append(Variable(name, role, units, level, level_units, **attrs))
+        for level in there:
+            channels.append(Variable(name, role, units, level, level_units, standard, long))
     return tuple(channels)
 
 
@@ -182,8 +187,13 @@ def _channel(data: TrajectoryData, name: str) -> np.ndarray:
 def _load(data: TrajectoryData, variables: tuple[Variable, ...], *, allow_missing: bool) -> np.ndarray:
     """(T, H, W, C) float32."""
     result = np.empty((len(data.timeline), *data.grid.shape, len(variables)), np.float32)
-    for channel, variable in enumerate(variables):
-        result[..., channel] = load_variable(data, variable.name, variable.level, allow_missing=allow_missing)
+    for name in dict.fromkeys(v.name for v in variables):
+        channels = [i for i, v in enumerate(variables) if v.name == name]
+        if variables[channels[0]].level is None:
+            result[..., channels[0]] = load_variable(data, name, allow_missing=allow_missing)
+        else:
+            # One pass over the file: stored chunks often hold all the levels.
+            result[..., channels] = np.moveaxis(load_levels(data, name, allow_missing=allow_missing), 1, -1)
     return result
 
 
@@ -230,8 +240,10 @@ def _has(entry: str, name: str) -> bool:
 
 def _check_same_grid(first: TrajectoryData, other: TrajectoryData, entry: str) -> None:
     a, b = first.grid, other.grid
-    if a.shape != b.shape or not np.allclose(a.latitude, b.latitude, atol=1e-4) or not np.allclose(
-        a.longitude, b.longitude, atol=1e-4
+    if (
+        a.shape != b.shape
+        or not np.allclose(a.latitude, b.latitude, atol=1e-4)
+        or not np.allclose(a.longitude, b.longitude, atol=1e-4)
     ):
         raise UserError(
             f"{entry} is on a grid of {b.shape[0]} × {b.shape[1]} from latitude {b.latitude[0]:g} and longitude "
@@ -248,7 +260,9 @@ def _check_same_units(first: TrajectoryData, other: TrajectoryData) -> None:
             raise UserError(f"{name!r} is in {a!r} in {first.entry} but in {b!r} in {other.entry}")
 
 
-def _time_step(config: FieldsDataConfig, trajectories: list[TrajectoryData], *, is_forecast: bool) -> tuple[Duration, int]:
+def _time_step(
+    config: FieldsDataConfig, trajectories: list[TrajectoryData], *, is_forecast: bool
+) -> tuple[Duration, int]:
     """The model's step, and how many file steps it is."""
     spacing = trajectories[0].time_step
     for data in trajectories:

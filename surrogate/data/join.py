@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import itertools
-import re
 from typing import Any
 import uuid
 
@@ -15,8 +14,10 @@ import xarray as xr
 
 from surrogate.core.spec import Grid
 from surrogate.core.types import UserError
+from surrogate.core.units import same_units
 from surrogate.data import timeaxis
-from surrogate.data.coordinates import attributes_kept, axes_of, horizontal, levels_of, select_levels
+from surrogate.data.axes import axes_of
+from surrogate.data.coordinates import attributes_kept, horizontal, levels_of, select_levels
 from surrogate.data.decoding import Decoding, decoding_of
 from surrogate.data.files import RawFile
 
@@ -248,7 +249,7 @@ def _take(joined: da.Array, parts: list[da.Array], order: np.ndarray) -> da.Arra
 
 def _check_agreement(name: str, first: Piece, piece: Piece) -> None:
     a, b = (p.attrs.get("units", "") for p in (first, piece))
-    if canonical_units(a) != canonical_units(b):
+    if not same_units(a, b):
         raise UserError(f"{piece.path}: {name!r} is in {b or 'no units'!r}, but in {a or 'no units'!r} in {first.path}")
     if (first.grid is None) != (piece.grid is None):
         raise UserError(f"{piece.path}: {name!r} is on a grid in one file only, the other is {first.path}")
@@ -269,26 +270,3 @@ def _check_agreement(name: str, first: Piece, piece: Piece) -> None:
 
 def _list(values: np.ndarray | None) -> str:
     return "none" if values is None else ", ".join(f"{v:g}" for v in values)
-
-
-_SPELLINGS = {
-    "kelvin": "K", "degk": "K", "degc": "degC", "celsius": "degC", "degree_celsius": "degC", "degrees_celsius": "degC",
-    "deg_c": "degC", "c": "degC", "pascal": "Pa", "pascals": "Pa", "": "1", "percent": "%", "none": "1",
-}  # fmt: skip
-
-
-def canonical_units(units: str) -> str:
-    """One spelling for the same unit: ``m s**-1``, ``m/s`` and ``m s-1`` agree; ``K`` and ``degC`` do not."""
-    text = " ".join(units.strip().split())
-    spelt = _SPELLINGS.get(text.lower())
-    if spelt is not None:
-        return spelt
-    numerator, *denominators = text.replace("**", "").replace("^", "").replace("·", " ").replace("*", " ").split("/")
-    factors = numerator.split()
-    for part in denominators:
-        head, *rest = part.split()
-        match = re.fullmatch(r"([A-Za-z%]+)(\d*)", head)
-        if match is None:
-            return text
-        factors += [f"{match[1]}-{match[2] or 1}", *rest]
-    return " ".join(sorted(f for f in factors if f != "1"))

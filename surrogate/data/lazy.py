@@ -39,7 +39,7 @@ class LazySource:
         data, extra = self._trajectories[trajectory], self._derived[trajectory]
         fields = {}
         for role in DYNAMIC_ROLES:
-            variables = self.spec.role(role)  # type: ignore[arg-type]
+            variables = self.spec.role(role)
             result = np.empty((len(indices), *data.grid.shape, len(variables)), np.float32)
             own = len(variables) - (extra.shape[1] if role == "forcing" else 0)
             for channel, variable in enumerate(variables[:own]):

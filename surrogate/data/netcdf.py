@@ -23,6 +23,7 @@ from surrogate.core.spec import Grid
 from surrogate.core.types import UserError
 from surrogate.data import timeaxis
 from surrogate.data.checks import check_values
+from surrogate.data.coordinates import check_same_grid
 from surrogate.data.files import RawFile, describe, open_files, unknown_variable
 from surrogate.data.join import Piece, join_variable, open_piece, order_times
 from surrogate.data.source import Timeline
@@ -122,8 +123,6 @@ def open_trajectory(
 
 
 def _common_grid(chosen: Mapping[str, list[Piece]]) -> Grid:
-    from surrogate.data.coordinates import check_same_grid
-
     placed = [(name, piece) for name, pieces in chosen.items() for piece in pieces if piece.grid is not None]
     if not placed:
         return Grid((0.0,), (0.0,), "plane", False)

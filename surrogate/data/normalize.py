@@ -129,7 +129,7 @@ def fit_normalizer(source: Source, splits: Splits, *, anomaly: str = "none", rol
             months = month_of(source.timelines[number].time[block]) if climatology is not None else None
             for role, moment in moments.items():
                 values = fields[role]
-                _refuse_infinite(source, number, block, values, spec.role(role))  # type: ignore[arg-type]
+                _refuse_infinite(source, number, block, values, spec.role(role))
                 if months is not None and climatology is not None and role != "forcing":
                     values = values - _part(climatology, spec, role)[months]
                 if values.shape[-1]:
@@ -137,7 +137,7 @@ def fit_normalizer(source: Source, splits: Splits, *, anomaly: str = "none", rol
     center = {role: m.mean.astype(np.float32) for role, m in moments.items()}
     scale = {role: m.std().astype(np.float32) for role, m in moments.items()}
     for role in ("prognostic", "diagnostic"):
-        for variable, value in zip(spec.role(role), scale[role], strict=True):  # type: ignore[arg-type]
+        for variable, value in zip(spec.role(role), scale[role], strict=True):
             if not value > 0:
                 raise UserError(f"variable {variable.key!r} does not vary in the training split; nothing to learn")
     scale["forcing"] = np.where(scale["forcing"] > 0, scale["forcing"], 1).astype(np.float32)
@@ -260,7 +260,7 @@ def describe(normalizer: Normalizer) -> dict[str, Any]:
     """Center and scale by channel key, for manifests and cards."""
     table: dict[str, Any] = {}
     for role in ("prognostic", "diagnostic", "forcing", "static"):
-        variables = normalizer.spec.role(role)  # type: ignore[arg-type]
+        variables = normalizer.spec.role(role)
         for index, variable in enumerate(variables):
             if index < len(normalizer.center[role]):
                 table[f"{role}.{variable.key}"] = {

@@ -206,7 +206,7 @@ class _Writer:
             array.write(values).result()
         spec = self.source.spec
         for number, role, name, shape in layout.dynamic_arrays(spec, self.lengths):
-            variables = spec.role(role)  # type: ignore[arg-type]
+            variables = spec.role(role)
             labels = {"channels": [v.key for v in variables], "units": [v.units for v in variables]}
             metadata = layout.sharded_metadata(shape, self.shard_length, labels)
             self.arrays[number, role] = open_array(self.path / name, metadata)

@@ -62,7 +62,7 @@ def dynamic_arrays(spec: Spec, lengths: list[int]) -> Iterator[tuple[int, str, s
     """(trajectory, role, path, shape) of every array that has shards."""
     for number, length in enumerate(lengths):
         for role in DYNAMIC_ROLES:
-            if channels := len(spec.role(role)):  # type: ignore[arg-type]
+            if channels := len(spec.role(role)):
                 yield number, role, f"{trajectory_name(number)}/{role}", (length, *spec.grid.shape, channels)
 
 

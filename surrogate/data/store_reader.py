@@ -110,7 +110,7 @@ class StoreSource:
                 except TENSORSTORE_ERRORS as error:
                     raise self._damaged(trajectory, role, indices, error) from error
             else:
-                channels = len(self.spec.role(role))  # type: ignore[arg-type]
+                channels = len(self.spec.role(role))
                 fields[role] = np.zeros((len(indices), height, width, channels), np.float32)
         return fields
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any
 
 from flax import nnx
@@ -25,7 +26,7 @@ from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.domains.forecast import field_step
 from surrogate.domains.frame import FieldFrame
 from surrogate.losses import level_weights, weighted_mse
-from surrogate.models.base import find_model
+from surrogate.models.base import find_model, find_registered_model
 
 
 class Fields(Domain):
@@ -63,6 +64,45 @@ class Fields(Domain):
         self.normalizer = fit_normalizer(self.source, self.splits, anomaly=self.data.anomaly, rollout=longest)
         self.frame = FieldFrame(self.spec, self.normalizer, self.source.static, self._features())
         self._check_weights()
+
+    def open_for(self, surrogate: FieldSurrogate) -> Any:
+        """Open data to score a trained surrogate on, possibly on another grid, with its own normalisation.
+
+        Every trajectory belongs to the test split. Returns the graph definition for this grid.
+
+        Raises:
+            UserError: for other variables or another time step, or a grid that the model cannot move to.
+        """
+        self.source, _ = self.open_data(self.data)
+        trained, own = surrogate.spec, self.spec
+        if trained.keys != own.keys or trained.time_step != own.time_step:
+            raise UserError(
+                f"the surrogate predicts {', '.join(trained.keys)} at steps of {trained.time_step}; "
+                f"these data hold {', '.join(own.keys)} at {own.time_step}"
+            )
+        normalizer = surrogate.frame.normalizer
+        if own.grid != trained.grid:
+            if normalizer.climatology is not None or not normalizer.mask.all():
+                raise UserError("a surrogate with a climatology or a land mask cannot be moved to another grid")
+            mask = np.ones((*own.grid.shape, len(own.outputs)), bool)
+            normalizer = replace(normalizer, spec=own, mask=mask)
+        self.normalizer = normalizer
+        self.frame = FieldFrame(own, normalizer, self.source.static, surrogate.frame.features)
+        members = tuple(np.ones(len(line), bool) for line in self.source.timelines)
+        none = tuple(~m for m in members)
+        self.splits = Splits({"train": none, "valid": none, "test": members})
+        self.leads = self._leads()
+        self.max_lead = max(self.leads.values())
+        self._require_samples("test", self.max_lead)
+        model = self.frame.build_model(self.experiment.model_name, self.experiment.model, nnx.Rngs(0))
+        graphdef, variables = nnx.split(model)
+        here, there = (jax.tree.map(np.shape, t) for t in (nnx.to_pure_dict(variables), surrogate.params))
+        if here != there:
+            raise UserError(
+                f"the model {self.experiment.model_name!r} depends on its grid: trained on "
+                f"{' × '.join(map(str, trained.grid.shape))}, it cannot run on {' × '.join(map(str, own.grid.shape))}"
+            )
+        return graphdef
 
     def _features(self) -> tuple[str, ...]:
         """The features asked for, or by default the position, and the season where training spans most of a year."""
@@ -183,7 +223,7 @@ class Fields(Domain):
         count = len(self.spec.role("prognostic"))
         for role in roles:
             mask = self.normalizer.mask[..., :count] if role == "prognostic" else self.normalizer.mask[..., count:]
-            self._refuse_missing(number, indices, fields[role], self.spec.role(role), mask)  # type: ignore[arg-type]
+            self._refuse_missing(number, indices, fields[role], self.spec.role(role), mask)
             parts.append(self.normalizer.normalize(role, fields[role], months))  # type: ignore[arg-type]
         return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
@@ -270,7 +310,7 @@ class Fields(Domain):
         spec = Spec.from_dict(meaning["spec"])
         normalizer = Normalizer.from_arrays(spec, arrays)
         frame = FieldFrame(spec, normalizer, arrays["static"], tuple(meaning["features"]))
-        model_class: Any = find_model(str(model["name"]))
+        model_class: Any = find_registered_model(str(model["name"]))
         config = build(model_class.Config, model["settings"], "model.settings")
         graphdef, params = fill(frame.build_model(str(model["name"]), config, nnx.Rngs(0)))
         return FieldSurrogate(manifest, frame, graphdef, params)

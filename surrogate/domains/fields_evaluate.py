@@ -15,12 +15,13 @@ from surrogate.core.types import PyTree, UserError
 from surrogate.domains.base import Evaluation, Scores
 from surrogate.domains.forecast import make_forecast
 from surrogate.domains.free_rollout import free_rollout
-from surrogate.metrics import Accumulator, Climatology, IndexDefinition, PowerSpectrum, TrainingFields, fit_baselines
+from surrogate.metrics import Accumulator, Climatology, IndexDefinition, PowerSpectrum, TrainingFields, find_baseline, fit_baselines
 from surrogate.metrics.indices import index_series
 from surrogate.metrics.spectra import spectrum_unavailable
 
 # What the training split may take in memory to fit the baselines; a longer record gives its latest part.
 BASELINE_BYTES = 3 * 2**30
+NEED_CLIMATOLOGY = ("acc", "activity", "target_activity")
 
 
 def evaluate_fields(domain: Any, graphdef: Any, params: PyTree, split: str = "test") -> Evaluation:
@@ -36,6 +37,7 @@ class _FieldScores:
         self.domain, self.graphdef, self.params, self.split = domain, graphdef, params, split
         self.frame, self.source, self.spec = domain.frame, domain.source, domain.spec
         self.config = domain.experiment.evaluate
+        self.metrics = tuple(self.config.metrics)
         self.units = {v.key: v.units for v in self.spec.outputs}
         self.notes: list[str] = []
         self.anomalies = self.frame.normalizer.climatology is not None
@@ -52,9 +54,16 @@ class _FieldScores:
             self.notes.append(f"no {self.split} split was given, so nothing was scored")
             return Evaluation({}, {}, self.units, notes=self.notes)
         samples = samples[_spread(len(samples), self.config.max_samples)]
-        train = self.training_fields()
-        self.climatology = Climatology("constant" if self.anomalies else "auto").fit(train)
-        baselines = fit_baselines(train, list(self.domain.leads.values()), self.climatology)
+        train, self.climatology, baselines = None, None, {}
+        if len(self.domain.samples("train", 1)):
+            train = self.training_fields()
+            self.climatology = Climatology("constant" if self.anomalies else "auto").fit(train)
+            baselines = fit_baselines(train, list(self.domain.leads.values()), self.climatology)
+        else:
+            self.notes.append("scored on data without a training split: baselines and anomalies have none to be fitted on")
+            self.metrics = tuple(m for m in self.metrics if m not in NEED_CLIMATOLOGY)
+            if self.domain.is_forecast:
+                baselines = {"persistence": find_baseline("persistence")}
         self.forecast = make_forecast(self.graphdef, self.frame.num_prognostic)
         self.constants = self.frame.constants()
         names = ("surrogate", *baselines)
@@ -72,7 +81,7 @@ class _FieldScores:
             forcing = self.forcing(chunk) if "linear_model" in baselines else None
             for position, (lead, steps) in enumerate(self.domain.leads.items()):
                 target, valid = self.truth(chunk, steps), self.times(chunk, steps)
-                climate = self.climatology(valid)
+                climate = None if self.climatology is None else self.climatology(valid)
                 for name in names:
                     guess = (
                         self.physical(forecasts[position], valid)
@@ -175,7 +184,7 @@ class _FieldScores:
     # -- scores ----------------------------------------------------------------------------------
 
     def _accumulator(self) -> Accumulator:
-        return Accumulator(self.config.metrics, self.domain.weights(), self.spec.keys)
+        return Accumulator(self.metrics, self.domain.weights(), self.spec.keys)
 
     def _index_accumulator(self) -> Accumulator:
         count = len(self.indices)
@@ -240,8 +249,8 @@ class _FieldScores:
             maps.append(item)
         return maps
 
-    def _free_rollout(self, samples: np.ndarray, train: TrainingFields) -> tuple[dict | None, list[dict]]:
-        if not self.config.rollout or not self.domain.is_forecast:
+    def _free_rollout(self, samples: np.ndarray, train: TrainingFields | None) -> tuple[dict | None, list[dict]]:
+        if not self.config.rollout or not self.domain.is_forecast or train is None:
             return None, []
         length = Duration.parse(self.config.rollout)
         try:

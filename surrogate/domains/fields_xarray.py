@@ -11,7 +11,7 @@ from surrogate.core.calendars import calendar_of, has_calendar
 from surrogate.core.spec import Role, Spec, Variable
 from surrogate.core.types import UserError
 from surrogate.core.units import same_units
-from surrogate.data.coordinates import role_of
+from surrogate.data.axes import role_of
 
 # Degrees; grids that are the same to the rounding of float32 are the same.
 GRID_TOLERANCE = 1e-4
@@ -76,7 +76,9 @@ def _on_grid(
         values = np.broadcast_to(np.asarray(series.values, np.float32)[:, None, None], (series.size, *spec.grid.shape))
         return values, _times(series)
     if len(horizontal) != 2:
-        raise UserError(f"{where}: {variable.name!r} needs {rows} and {columns}, it has {', '.join(map(str, array.dims))}")
+        raise UserError(
+            f"{where}: {variable.name!r} needs {rows} and {columns}, it has {', '.join(map(str, array.dims))}"
+        )
     array = array if time is not None else array.expand_dims("time")
     time = time or "time"
     array = array.transpose(time, *horizontal)
@@ -104,7 +106,9 @@ def _times(array: xr.DataArray) -> np.ndarray:
     return np.atleast_1d(array[name].values) if name in array.coords else np.arange(array.shape[0])
 
 
-def to_dataset(outputs: np.ndarray, spec: Spec, initial: np.ndarray, valid: np.ndarray | None, title: str) -> xr.Dataset:
+def to_dataset(
+    outputs: np.ndarray, spec: Spec, initial: np.ndarray, valid: np.ndarray | None, title: str
+) -> xr.Dataset:
     """Outputs in physical units as a CF dataset.
 
     Args:
@@ -120,7 +124,10 @@ def to_dataset(outputs: np.ndarray, spec: Spec, initial: np.ndarray, valid: np.n
         coords[rows] = (rows, np.asarray(spec.grid.latitude), _attrs("latitude", "degrees_north", "Y"))
         coords[columns] = (columns, np.asarray(spec.grid.longitude), _attrs("longitude", "degrees_east", "X"))
     else:
-        plane = (("projection_y_coordinate", "Y", spec.grid.latitude), ("projection_x_coordinate", "X", spec.grid.longitude))
+        plane = (
+            ("projection_y_coordinate", "Y", spec.grid.latitude),
+            ("projection_x_coordinate", "X", spec.grid.longitude),
+        )
         for name, (_, axis, values) in zip((rows, columns), plane, strict=True):
             coords[name] = (name, np.asarray(values), {"axis": axis, "long_name": f"{name} coordinate", "units": "1"})
     if forecast:
@@ -130,7 +137,9 @@ def to_dataset(outputs: np.ndarray, spec: Spec, initial: np.ndarray, valid: np.n
             # CF discourages months as a unit of time; they are what a step of monthly means is.
             hours, units = spec.time_step.months * np.arange(1.0, outputs.shape[1] + 1), "months"
         coords["init_time"] = ("init_time", initial, _named("forecast_reference_time", "initial time"))
-        period = {"units": units, "long_name": "lead time"} | ({"standard_name": "forecast_period"} if units == "hours" else {})
+        period = {"units": units, "long_name": "lead time"} | (
+            {"standard_name": "forecast_period"} if units == "hours" else {}
+        )
         coords["lead_time"] = ("lead_time", hours, period)
         coords["valid_time"] = (front, valid, _named("time", "valid time"))
     elif has_calendar(initial):
@@ -141,7 +150,9 @@ def to_dataset(outputs: np.ndarray, spec: Spec, initial: np.ndarray, valid: np.n
     for name in dict.fromkeys(v.name for v in spec.outputs):
         members = [(i, v) for i, v in enumerate(spec.outputs) if v.name == name]
         first = members[0][1]
-        attrs = {"units": first.units} | {k: getattr(first, k) for k in ("standard_name", "long_name") if getattr(first, k)}
+        attrs = {"units": first.units} | {
+            k: getattr(first, k) for k in ("standard_name", "long_name") if getattr(first, k)
+        }
         attrs.setdefault("long_name", name)
         if first.level is None:
             data[name] = ((*front, rows, columns), outputs[..., members[0][0]], attrs)
@@ -158,8 +169,8 @@ def to_dataset(outputs: np.ndarray, spec: Spec, initial: np.ndarray, valid: np.n
             result[name].encoding["calendar"] = calendar
     for name in data:
         result[name].encoding["_FillValue"] = np.float32(9.96921e36)
-    for name in result.coords:
-        result[name].encoding["_FillValue"] = None
+    for coordinate in result.coords:
+        result[coordinate].encoding["_FillValue"] = None
     return result
 
 
@@ -185,4 +196,3 @@ def _level_dim(coords: dict[str, Any], levels: tuple[float | None, ...], units: 
         if np.array_equal(coords[dim][1], values):
             return dim
     raise UserError(f"the levels of {name!r} cannot be named")
-

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 from flax import nnx
+import jax
 import jax.numpy as jnp
 import numpy as np
 

@@ -14,8 +14,8 @@ The last axis of an absent role has size 0, never a missing argument.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
+import importlib
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
@@ -67,16 +67,50 @@ def join_inputs(state: Array, forcing: Array, static: Array) -> jax.Array:
     return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
+# Classes that a person has named in a configuration or handed to ``surrogate.load`` in this process.
+_CHOSEN: dict[str, type[nnx.Module]] = {}
+
+
 def find_model(name: str) -> type[nnx.Module]:
-    """The model class registered under ``name`` here or in the ``surrogate.models`` entry points.
+    """The model class registered as ``name`` here or in the ``surrogate.models`` entry points, or ``module:Class``.
+
+    The form ``module:Class`` is for a person's own configuration; a file that travels with a model
+    never reaches it (see :func:`find_registered_model`).
 
     Raises:
-        UserError: for an unknown name, with the names that exist.
+        UserError: for a name that does not exist, with the names that do, or a class that is no model.
     """
+    if ":" not in name:
+        return find_registered_model(name)
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"model {name!r} cannot be imported: {error}") from error
+    allow_model(name, found)
+    return found
+
+
+def allow_model(name: str, model: Any) -> None:
+    """Let saved surrogates of this process use a class of a person's own.
+
+    Raises:
+        UserError: when ``model`` is not an ``nnx.Module`` with a ``Config``.
+    """
+    if not (isinstance(model, type) and issubclass(model, nnx.Module) and hasattr(model, "Config")):
+        raise UserError(f"model {name!r} is not an nnx.Module class with a Config")
+    _CHOSEN[name] = model
+
+
+def find_registered_model(name: str) -> type[nnx.Module]:
+    """As :func:`find_model`, for what is installed or was chosen in this process: what an artefact may ask for."""
     if name in _MODELS:
         module, attribute = _MODELS[name]
         return getattr(importlib.import_module(module), attribute)
+    if name in _CHOSEN:
+        return _CHOSEN[name]
     installed = {e.name: e for e in entry_points(group="surrogate.models")}
     if name in installed:
         return installed[name].load()
-    raise UserError(f"model {name!r} does not exist; there are {', '.join(sorted({*_MODELS, *installed}))}")
+    hint = "; hand its class to surrogate.load(..., model=)" if ":" in name else ""
+    raise UserError(f"model {name!r} does not exist; there are {', '.join(sorted({*_MODELS, *installed}))}{hint}")

@@ -24,7 +24,9 @@ def run_directory(experiment: Experiment) -> Path:
     if experiment.run.dir:
         path = Path(experiment.run.dir).expanduser()
     else:
-        path = Path(experiment.run.root).expanduser() / experiment.name / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+        path = (
+            Path(experiment.run.root).expanduser() / experiment.name / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"

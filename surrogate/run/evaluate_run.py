@@ -10,30 +10,48 @@ from typing import Any
 from surrogate.config import EvaluateConfig, Experiment
 from surrogate.core.types import UserError
 from surrogate.domains.base import find_domain
+from surrogate.domains.fields import Fields
 from surrogate.run.provenance import write_json_atomic
 from surrogate.run.results import show
 from surrogate.run.surrogate_files import load
 
 
 def evaluate_run(
-    directory: Path, experiment: Experiment, *, split: str = "test", evaluate: EvaluateConfig | None = None, quiet: bool = False
+    directory: Path,
+    experiment: Experiment,
+    *,
+    split: str = "test",
+    on: tuple[str, ...] = (),
+    evaluate: EvaluateConfig | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Score the surrogate of ``directory`` on ``split`` and write ``scores-<split>.json`` beside its summary.
 
     Args:
         experiment: the run's own, composed from its ``config.yaml``.
+        on: other data of the same variables to score on, with the surrogate's own normalisation; they may lie on
+            another grid where the model allows it.
 
     Raises:
         UserError: when the run has no surrogate yet or the split is empty.
     """
     if not (directory / "model" / "manifest.json").is_file():
         raise UserError(f"{directory} holds no finished run: it has no model/manifest.json")
-    surrogate = load(directory)
+    domain_class = find_domain(experiment.domain)
+    surrogate = load(directory, domain=domain_class)
     if evaluate is not None:
         experiment = replace(experiment, evaluate=evaluate)
-    domain = find_domain(experiment.domain)(experiment)
-    domain.open()
-    evaluation = domain.evaluate(surrogate.graphdef, surrogate.params, split)
+    domain = domain_class(experiment)
+    graphdef = surrogate.graphdef
+    if on:
+        if not isinstance(domain, Fields):
+            raise UserError(f"on= is for gridded fields, not for the domain {experiment.domain!r}")
+        domain.data = replace(domain.data, root="", paths=(), train_paths=(), valid_paths=(), test_paths=on)
+        graphdef = domain.open_for(surrogate)
+        split = "test"
+    else:
+        domain.open()
+    evaluation = domain.evaluate(graphdef, surrogate.params, split)
     if not evaluation.scores:
         raise UserError(f"the split {split!r} of {directory} is empty: {'; '.join(evaluation.notes)}")
     summary = json.loads((directory / "summary.json").read_text())
@@ -42,7 +60,8 @@ def evaluate_run(
     }  # fmt: skip
     if evaluation.rollout is not None:
         summary["rollout"] = evaluation.rollout
-    target = directory / f"scores-{split}.json"
+    name = "-".join(Path(p).stem for p in on) if on else split
+    target = directory / f"scores-{name}.json"
     write_json_atomic(target, summary)
     if not quiet:
         show(directory, summary, f"The scores are in {target}")

@@ -93,9 +93,7 @@ def run_training(experiment: Experiment, *, quiet: bool = False, notebook: bool 
 class _Run:
     """One run from its opened domain to its summary."""
 
-    def __init__(
-        self, experiment: Experiment, directory: Path, domain: Domain, stop: StopRequest, quiet: bool
-    ) -> None:
+    def __init__(self, experiment: Experiment, directory: Path, domain: Domain, stop: StopRequest, quiet: bool) -> None:
         self.experiment, self.directory, self.domain, self.stop = experiment, directory, domain, stop
         self.config, self.quiet = experiment.train, quiet
         self.began = time.monotonic()

@@ -243,7 +243,6 @@ def _use(path: Path, summary: Mapping[str, Any]) -> str:
             "",
             'data = xr.open_dataset("year.nc")                  # a state of the simulation, in its own units',
             f'forecast = model.rollout(data.isel(time=slice(0, 1)), lead_time="{lead_order(leads)[-1]}")',
-
         ]
     return f"<section><h2>How to use it</h2><pre><code>{escape(chr(10).join(lines))}</code></pre></section>"
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import yaml
 
+from surrogate.core.spec import Variable
 from surrogate.core.types import PyTree
 from surrogate.domains.base import Evaluation
 from surrogate.run.plots import MapPicture, Pictures, RolloutSeries, Spectrum, write_plots
@@ -22,9 +23,7 @@ from surrogate.run.surrogate_files import write_surrogate
 log = logging.getLogger(__name__)
 
 
-def write_summary(
-    run: Any, status: str, steps: int, evaluation: Evaluation | None = None
-) -> dict[str, Any]:
+def write_summary(run: Any, status: str, steps: int, evaluation: Evaluation | None = None) -> dict[str, Any]:
     """Write ``summary.json`` and return it; see the design for its keys."""
     devices = jax.devices()
     summary: dict[str, Any] = {
@@ -105,8 +104,8 @@ def model_card(run: Any, summary: dict[str, Any]) -> str:
     """``MODEL_CARD.md``: what it is, on what it was trained, how good it is and where it is not."""
     spec = run.domain.artefact()[0].get("spec", {})
     variables = "\n".join(
-        f"- `{v['name']}{'' if v['level'] is None else '@%g' % v['level']}` ({v['units']}), {v['role']}"
-        for v in spec.get("variables", ())
+        f"- `{variable.key}` ({variable.units}), {variable.role}"
+        for variable in (Variable(**v) for v in spec.get("variables", ()))
     )
     files = "\n".join(f"- {f.get('path')}, SHA-256 {f.get('sha256')}" for f in run.domain.provenance())
     found = verdict(summary)

@@ -13,6 +13,7 @@ import xarray as xr
 
 from surrogate.core.types import PyTree, UserError
 from surrogate.domains.base import Domain, find_registered_domain
+from surrogate.models.base import allow_model
 from surrogate.run.artefact import decode_tensors, encode_tensors, read_artefact, write_artefact
 
 FORMAT = 1
@@ -100,14 +101,14 @@ def write_surrogate(
     write_artefact(directory, files, manifest)
 
 
-def load(path: str | Path, *, domain: type[Domain] | None = None) -> Any:
+def load(path: str | Path, *, domain: type[Domain] | None = None, model: type[nnx.Module] | None = None) -> Any:
     """Open a trained surrogate: a run directory, its ``model/``, or ``runs/<experiment>/latest``.
 
     Every hash is verified before anything is parsed, and no code that the files name is run: model and
     domain are looked up among those that are installed.
 
     Args:
-        domain: the class of a domain of your own that is not installed as an entry point.
+        domain, model: classes of your own that are not installed as entry points.
 
     Raises:
         UserError: for files that are missing, damaged, or not those of a surrogate.
@@ -122,6 +123,8 @@ def load(path: str | Path, *, domain: type[Domain] | None = None) -> Any:
         raise UserError(f"{directory} holds {manifest.get('kind')!r} of format {manifest.get('format')!r}; "
                         f"this version reads surrogates of format {FORMAT}")  # fmt: skip
     found = domain or find_registered_domain(str(manifest["domain"]))
+    if model is not None:
+        allow_model(str(manifest["model"]["name"]), model)
     arrays = decode_netcdf(files["statistics.nc"])
     weights = decode_tensors(files["weights.safetensors"])
 

@@ -51,7 +51,9 @@ def test_calendar_fields_agree_with_pandas() -> None:
     np.testing.assert_allclose(year_fraction(time), (index.day_of_year - 1 + day_fraction(time)) / days)
 
 
-@pytest.mark.parametrize(("calendar", "length"), [("noleap", 365), ("360_day", 360), ("julian", 366), ("standard", 366)])
+@pytest.mark.parametrize(
+    ("calendar", "length"), [("noleap", 365), ("360_day", 360), ("julian", 366), ("standard", 366)]
+)
 def test_the_year_has_the_calendars_length(calendar: str, length: int) -> None:
     first, last = (cftime.datetime(4, *md, calendar=calendar, has_year_zero=True) for md in ((1, 1), (12, 30)))
     fraction = year_fraction(np.array([first, last], object))

@@ -82,7 +82,7 @@ def test_convolution_and_gradients_equal_the_fft(shape, modes):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def band_limited(n, padding=0.0):
+def band_limited(n):
     """A field of wavenumbers up to 3 on n × n points of the unit square, (n, n, 2)."""
     y, x = np.meshgrid(np.arange(n) / n, np.arange(n) / n, indexing="ij")
     first = np.sin(2 * np.pi * (x + 2 * y)) + 0.3 * np.cos(2 * np.pi * 3 * x)
@@ -118,6 +118,11 @@ def test_padding_equals_explicit_zeros():
     np.testing.assert_allclose(got.transpose(2, 1, 0, 3), expected, atol=1e-5)
 
 
+def run(model, *arrays):
+    """One compilation instead of one for each operation, which is where eager tests spend their time."""
+    return jax.jit(lambda *a: model(*a))(*arrays)
+
+
 def geometry(height, width, kind="plane", periodic=True, static=2):
     rows = tuple(np.linspace(-80, 80, height)) if kind == "sphere" else tuple(np.arange(float(height)))
     grid = Grid(rows, tuple(np.arange(width) * 360.0 / width), kind, periodic)
@@ -139,7 +144,7 @@ def inputs(g, seed=0):
 def test_any_grid_with_the_same_parameters(shape, kind, periodic, static):
     g = geometry(*shape, kind, periodic, static)
     model = FNO(g, small(modes=(16, 16)), rngs=nnx.Rngs(0))
-    out = model(*inputs(g))
+    out = run(model, *inputs(g))
     assert out.shape == (2, *shape, 2)
     assert out.dtype == jnp.float32
     assert bool(jnp.isfinite(out).all())
@@ -154,7 +159,7 @@ def test_parameters_of_a_coarse_model_run_on_a_fine_grid():
     outputs = []
     for model, n in zip(models, (16, 32), strict=True):
         x = 0.2 * band_limited(n)[None]
-        outputs.append(np.asarray(model(x, x[..., :1], np.zeros((n, n, 0), np.float32))))
+        outputs.append(np.asarray(run(model, x, x[..., :1], np.zeros((n, n, 0), np.float32))))
     # Activations make higher wavenumbers that alias a little on the coarse grid: close, not equal.
     error = np.abs(outputs[1][:, ::2, ::2] - outputs[0]).max()
     assert error < 0.02 * np.abs(outputs[0]).max()
@@ -183,8 +188,8 @@ def test_scan_and_remat_change_nothing(norm, skip):
         jnp.shape, nnx.to_pure_dict(graphdefs[1][1])
     )
     x = inputs(g)
-    np.testing.assert_allclose(plain(*x), changed(*x), atol=2e-5)
-    grads = [jax.grad(lambda p, d=d: jnp.mean(nnx.merge(d, p)(*x) ** 2))(p) for d, p in graphdefs]
+    np.testing.assert_allclose(run(plain, *x), run(changed, *x), atol=2e-5)
+    grads = [jax.jit(jax.grad(lambda p, d=d: jnp.mean(nnx.merge(d, p)(*x) ** 2)))(p) for d, p in graphdefs]
     for a, b in zip(*map(jax.tree.leaves, grads), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
@@ -197,14 +202,14 @@ def test_last_layer_equals_the_unfolded_one():
         getattr(folded, name)[...] = getattr(plain, name)[...]
     folded.spectral_bias[...] = plain.spectral_bias[...] = jnp.linspace(-1, 1, 24).reshape(3, 8)
     folded.skip[...] = jnp.tile(jnp.eye(8), (3, 1, 1))
-    np.testing.assert_allclose(folded(*inputs(g)), plain(*inputs(g)), atol=1e-5)
+    np.testing.assert_allclose(run(folded, *inputs(g)), run(plain, *inputs(g)), atol=1e-5)
 
 
 def test_bfloat16_is_close_and_parameters_stay_float32():
     g = geometry(16, 16)
     full, half = (FNO(g, small(dtype=d), rngs=nnx.Rngs(0)) for d in ("float32", "bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(half))} == {jnp.dtype("float32")}
-    a, b = np.asarray(full(*inputs(g))), np.asarray(half(*inputs(g)))
+    a, b = np.asarray(run(full, *inputs(g))), np.asarray(run(half, *inputs(g)))
     assert b.dtype == np.float32
     assert 0 < np.abs(a - b).max() < 0.1 * np.abs(a).max()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 from pathlib import Path
 
@@ -110,21 +111,22 @@ def test_six_hourly_days_as_floats_are_exact() -> None:
 
 
 @pytest.mark.parametrize("calendar", ["standard", "noleap", "360_day", "julian", "all_leap", "proleptic_gregorian"])
-@pytest.mark.parametrize("stamp", ["start", "middle", "end", "day 20"])
+@pytest.mark.parametrize("stamp", ["start", "middle", "end", "last day", "about the middle", "day 20"])
 def test_months_are_recognised_in_any_calendar(calendar: str, stamp: str) -> None:
     times = []
     for month in range(30):
         first = cftime.datetime(1899 + month // 12, month % 12 + 1, 1, calendar=calendar)
         following = cftime.datetime(1899 + (month + 1) // 12, (month + 1) % 12 + 1, 1, calendar=calendar)
         length = following - first
-        times.append(
-            {
-                "start": first,
-                "middle": first + length / 2,
-                "end": following - length / 1000,
-                "day 20": first.replace(day=20),
-            }[stamp]
-        )
+        stamps = {
+            "start": first,
+            "middle": first + length / 2,
+            "end": following - length / 1000,
+            "last day": following - datetime.timedelta(days=1),
+            "about the middle": first + datetime.timedelta(days=length.days // 2),
+            "day 20": first.replace(day=20),
+        }
+        times.append(stamps[stamp])
     step, segment = spacing(np.array(times, object))
     assert step == Duration(months=1)
     assert set(segment) == {0}

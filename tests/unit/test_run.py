@@ -38,7 +38,14 @@ def weights(directory: Path) -> dict[str, bytes]:
 
 
 def test_a_run_leaves_what_the_design_promises(finished: Path) -> None:
-    for name in ("config.yaml", "summary.json", "metrics.jsonl", "provenance.json", "report.html", "model/manifest.json"):
+    for name in (
+        "config.yaml",
+        "summary.json",
+        "metrics.jsonl",
+        "provenance.json",
+        "report.html",
+        "model/manifest.json",
+    ):
         assert (finished / name).is_file(), name
     assert list((finished / "plots").glob("*.png"))
     summary = json.loads((finished / "summary.json").read_text())
@@ -324,5 +331,5 @@ def test_importing_is_light() -> None:
 
 def test_no_transfer_hides_in_the_loop(finished: Path) -> None:
     # The run of this module went through jax.transfer_guard("disallow"); the guard must be one that bites.
-    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="[Dd]isallowed"):
+    with jax.transfer_guard("disallow"), pytest.raises(Exception, match=r"[Dd]isallowed"):
         jax.numpy.zeros(3) + np.ones(3)
