@@ -73,7 +73,7 @@ def score(
     mask = np.isfinite(truth).all(0)
     weights = spec.grid.area_weights()[..., None] * mask
     climatology, fitted = None, {}
-    leads = _lead_steps(forecast)
+    leads = list(range(1, forecast.sizes["lead_time"] + 1))
     if training is not None:
         fields, when = read_fields(training, spec, "prognostic", "training")
         if shared := set(when.tolist()) & set(np.ravel(valid).tolist()):
@@ -81,7 +81,7 @@ def score(
                 f"training and the forecast share {len(shared)} times: a baseline may not have seen the truth"
             )
         weights = weights * np.isfinite(fields).all(0)
-        segment = _segments(when)
+        leads, segment = _lead_steps(forecast, when)
         train = TrainingFields(spec, [fields], [when], [segment], weights)
         climatology = Climatology().fit(train)
         fitted = fit_baselines(
@@ -134,17 +134,29 @@ def forecast_spec(forecast: xr.Dataset) -> Spec:
             level_units = str(array[dim].attrs.get("units", ""))
             variables += [Variable(str(name), "prognostic", units, float(v), level_units) for v in array[dim].values]
     sphere = "latitude" in forecast.dims
-    rows, columns = ("latitude", "longitude") if sphere else ("y", "x")
+    rows, columns = _horizontal(forecast)
     lat, lon = (tuple(map(float, forecast[d].values)) for d in (rows, columns))
     around = sphere and len(lon) > 1 and abs(lon[-1] - lon[0] + lon[1] - lon[0] - 360) < 1e-3
     grid = Grid(lat, lon, "sphere" if sphere else "plane", around)
     return Spec(tuple(variables), grid, Duration(seconds=1))
 
 
+def _horizontal(forecast: xr.Dataset) -> tuple[str, str]:
+    """Names of the rows' and columns' dims.
+
+    Raises:
+        UserError: when the forecast has none that ``rollout`` gives.
+    """
+    for rows, columns in (("latitude", "longitude"), ("y", "x"), ("row", "column")):
+        if rows in forecast.dims and columns in forecast.dims:
+            return rows, columns
+    raise UserError(f"the forecast has no latitude and longitude; it has {', '.join(map(str, forecast.dims))}")
+
+
 def _forecast_values(forecast: xr.Dataset, spec: Spec) -> np.ndarray:
     """(N, K, H, W, C) float32 in the order of ``spec``."""
     channels = []
-    rows, columns = ("latitude", "longitude") if spec.grid.kind == "sphere" else ("y", "x")
+    rows, columns = _horizontal(forecast)
     for variable in spec.outputs:
         array = forecast[variable.name]
         dim = next((str(d) for d in array.dims if str(d).startswith("level")), None)
@@ -154,8 +166,22 @@ def _forecast_values(forecast: xr.Dataset, spec: Spec) -> np.ndarray:
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
-def _lead_steps(forecast: xr.Dataset) -> list[int]:
-    return list(range(1, forecast.sizes["lead_time"] + 1))
+def _lead_steps(forecast: xr.Dataset, time: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """The leads in steps of the training times, and the number of the gap-free stretch that each of those lies in.
+
+    Raises:
+        UserError: when the training times are not evenly spaced, or a lead is not a multiple of their spacing.
+    """
+    from surrogate.core.durations import Duration
+    from surrogate.data.timeaxis import spacing
+
+    step, segments = spacing(time)
+    if step is None:
+        raise UserError(f"the {len(time)} times of training are not evenly spaced")
+    try:
+        return [Duration.parse(lead).steps_of(step) for lead in lead_names(forecast)], segments
+    except ValueError as error:
+        raise UserError(f"training is too coarse in time for the forecast: {error}") from None
 
 
 def lead_names(forecast: xr.Dataset) -> list[str]:
@@ -168,10 +194,3 @@ def lead_names(forecast: xr.Dataset) -> list[str]:
     if np.issubdtype(numbers.dtype, np.timedelta64):
         return [str(Duration(seconds=int(n / np.timedelta64(1, "s")))) for n in numbers]
     return [str(Duration(seconds=round(float(n) * 3600))) for n in numbers]
-
-
-def _segments(time: np.ndarray) -> np.ndarray:
-    """Numbers the gap-free stretches of a time axis."""
-    from surrogate.data.timeaxis import spacing
-
-    return spacing(time)[1]

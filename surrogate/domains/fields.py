@@ -14,8 +14,10 @@ import numpy as np
 from surrogate.config import Experiment, build
 from surrogate.core.calendars import has_calendar, month_of
 from surrogate.core.durations import Duration
+from surrogate.core.rollout import rollout
 from surrogate.core.spec import Spec
 from surrogate.core.types import PyTree, UserError
+from surrogate.data.augment import check_square, random_square
 from surrogate.data.gridded import open_source
 from surrogate.data.normalize import Normalizer, describe, fit_normalizer
 from surrogate.data.settings import FieldsDataConfig
@@ -64,6 +66,8 @@ class Fields(Domain):
         self.normalizer = fit_normalizer(self.source, self.splits, anomaly=self.data.anomaly, rollout=longest)
         self.frame = FieldFrame(self.spec, self.normalizer, self.source.static, self._features())
         self._check_weights()
+        if self.data.augment == "square":
+            check_square(self.spec.grid)
 
     def open_for(self, surrogate: FieldSurrogate) -> Any:
         """Open data to score a trained surrogate on, possibly on another grid, with its own normalisation.
@@ -263,19 +267,28 @@ class Fields(Domain):
         self, model: nnx.Module, constants: PyTree, batch: PyTree, key: jax.Array, stage: Hashable
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean over steps of the area-weighted squared error in units of the change that persistence misses."""
-        state, prognostic, total = batch["state"], len(self.spec.role("prognostic")), jnp.float32(0)
-        steps = batch["target"].shape[1]
-        for k in range(steps):
-            state, outputs = field_step(model, constants, state, batch["forcing"][:, k], prognostic)
-            scale = constants["target_scale"][k]
-            total += weighted_mse(
-                outputs / scale, batch["target"][:, k] / scale, constants["weights"], constants["channels"]
-            )
-        return total / steps, {}
+        if self.data.augment == "square":
+            batch = random_square(batch, key)
+        prognostic, steps = self.frame.num_prognostic, batch["target"].shape[1]
+
+        def step(state: jax.Array, inputs: PyTree) -> tuple[jax.Array, jax.Array]:
+            state, outputs = field_step(model, constants, state, inputs["forcing"], prognostic)
+            target, scale = inputs["target"], inputs["scale"]
+            error = weighted_mse(outputs / scale, target / scale, constants["weights"], constants["channels"])
+            return state, error
+
+        inputs = {
+            "forcing": jnp.moveaxis(batch["forcing"], 1, 0),
+            "target": jnp.moveaxis(batch["target"], 1, 0),
+            "scale": constants["target_scale"][:steps],
+        }
+        if steps == 1:  # a loop of one costs a copy of everything it carries
+            return step(batch["state"], jax.tree.map(lambda x: x[0], inputs))[1], {}
+        return jnp.mean(rollout(step, batch["state"], inputs)[1]), {}
 
     def flops(self) -> float:
-        model = find_model(self.experiment.model_name)
-        return float(model.flops(self.frame.geometry(), self.experiment.model))  # type: ignore[attr-defined]
+        count = getattr(find_model(self.experiment.model_name), "flops", None)
+        return float(count(self.frame.geometry(), self.experiment.model)) if count else 0.0
 
     # -- results ---------------------------------------------------------------------------------
 

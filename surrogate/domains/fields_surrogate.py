@@ -66,7 +66,7 @@ class FieldSurrogate:
         Returns:
             Dimensions ``init_time``, ``lead_time``, ``level`` (where there are levels), ``latitude``,
             ``longitude``; CF attributes, ``valid_time`` (init_time, lead_time). For a map from forcings to
-            outputs, ``time`` instead of the first two.
+            outputs, ``time`` (``sample`` without dates) instead of the first two.
 
         Raises:
             UserError: for a variable that is missing or in other units, another grid, times that are not a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,13 @@ from surrogate.data.axes import role_of
 
 # Degrees; grids that are the same to the rounding of float32 are the same.
 GRID_TOLERANCE = 1e-4
+
+
+def horizontal_dims(kind: str, names: Iterable[str]) -> tuple[str, str]:
+    """Names of the rows' and columns' dims; on a plane ``y`` and ``x``, unless variables are called so."""
+    if kind == "sphere":
+        return "latitude", "longitude"
+    return ("row", "column") if {"x", "y"} & set(names) else ("y", "x")
 
 
 def read_fields(data: xr.Dataset, spec: Spec, role: Role, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +78,15 @@ def _on_grid(
 ) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = ("latitude", "longitude") if spec.grid.kind == "sphere" else ("y", "x")
     time = dims.get("time", "time" if "time" in array.dims else None)
-    horizontal = [d for d in (dims.get(rows), dims.get(columns)) if d is not None]
+    # A plane's variables may themselves be called x and y.
+    plain = {"y": "row", "x": "column"}
+    found = (dims.get(name) or next((d for d in array.dims if d == plain.get(name)), None) for name in (rows, columns))
+    horizontal = [d for d in found if d is not None]
+    others = [d for d in array.dims if d not in (time, *horizontal)]
+    if time is None and len(others) == 1:
+        time = others.pop()  # samples without a time
+    if others:
+        raise UserError(f"{where}: {variable.name!r} has the dimension {others[0]!r}, which the model does not know")
     if not horizontal:  # one number a time, the same everywhere
         series = array if time is not None else array.expand_dims("time")
         values = np.broadcast_to(np.asarray(series.values, np.float32)[:, None, None], (series.size, *spec.grid.shape))
@@ -116,20 +132,18 @@ def to_dataset(
         initial: (N,) initial times, or the samples' times. ``valid``: (N, K) valid times, None for a map.
     """
     forecast = valid is not None
-    front: tuple[str, ...] = ("init_time", "lead_time") if forecast else ("time",)
+    samples = "time" if has_calendar(initial) else "sample"
+    front: tuple[str, ...] = ("init_time", "lead_time") if forecast else (samples,)
     sphere = spec.grid.kind == "sphere"
-    rows, columns = ("latitude", "longitude") if sphere else ("y", "x")
+    rows, columns = horizontal_dims(spec.grid.kind, (v.name for v in spec.variables))
     coords: dict[str, Any] = {}
     if sphere:
         coords[rows] = (rows, np.asarray(spec.grid.latitude), _attrs("latitude", "degrees_north", "Y"))
         coords[columns] = (columns, np.asarray(spec.grid.longitude), _attrs("longitude", "degrees_east", "X"))
     else:
-        plane = (
-            ("projection_y_coordinate", "Y", spec.grid.latitude),
-            ("projection_x_coordinate", "X", spec.grid.longitude),
-        )
-        for name, (_, axis, values) in zip((rows, columns), plane, strict=True):
-            coords[name] = (name, np.asarray(values), {"axis": axis, "long_name": f"{name} coordinate", "units": "1"})
+        # Without an axis attribute: CF's checker takes dimensionless Y and X for latitude and longitude.
+        for name, values in ((rows, spec.grid.latitude), (columns, spec.grid.longitude)):
+            coords[name] = (name, np.asarray(values), {"long_name": f"{name} coordinate", "units": "1"})
     if forecast:
         hours = spec.time_step.seconds / 3600 * np.arange(1, outputs.shape[1] + 1)
         units = "hours"
@@ -145,7 +159,7 @@ def to_dataset(
     elif has_calendar(initial):
         coords["time"] = ("time", initial, _named("time", "time") | {"axis": "T"})
     else:
-        coords["time"] = ("time", initial, {"long_name": "sample"})
+        coords["sample"] = ("sample", initial, {"long_name": "sample", "units": "1"})
     data: dict[str, Any] = {}
     for name in dict.fromkeys(v.name for v in spec.outputs):
         members = [(i, v) for i, v in enumerate(spec.outputs) if v.name == name]
@@ -154,6 +168,8 @@ def to_dataset(
             k: getattr(first, k) for k in ("standard_name", "long_name") if getattr(first, k)
         }
         attrs.setdefault("long_name", name)
+        if first.standard_name.endswith("temperature"):
+            attrs["units_metadata"] = "temperature: on_scale"
         if first.level is None:
             data[name] = ((*front, rows, columns), outputs[..., members[0][0]], attrs)
             continue
@@ -161,12 +177,15 @@ def to_dataset(
         dim = _level_dim(coords, levels, first.level_units, name)
         stacked = np.moveaxis(outputs[..., [i for i, _ in members]], -1, len(front))
         data[name] = ((*front, dim, rows, columns), stacked, attrs)
-    result = xr.Dataset(data, coords, {"Conventions": "CF-1.11", "title": title, "source": title})
+    history = f"made by the Python package surrogate: {title}"
+    result = xr.Dataset(data, coords, {"Conventions": "CF-1.11", "title": title, "source": title, "history": history})
     for name in ("init_time", "valid_time", "time"):
         if name in result.coords and has_calendar(np.ravel(result[name].values)):
             result[name].encoding.update(units="hours since 1900-01-01 00:00:00", dtype="float64")
             calendar = calendar_of(np.ravel(result[name].values))
             result[name].encoding["calendar"] = calendar
+            if calendar in ("standard", "gregorian", "proleptic_gregorian", "julian"):
+                result[name].attrs["units_metadata"] = "leap_seconds: none"
     for name in data:
         result[name].encoding["_FillValue"] = np.float32(9.96921e36)
     for coordinate in result.coords:

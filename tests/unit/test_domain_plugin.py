@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import surrogate as sg
 
@@ -21,7 +22,8 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the example in a directory of its own, whose module can be imported."""
     shutil.copytree(PLUGIN, tmp_path / "plugin", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.syspath_prepend(str(tmp_path / "plugin"))
-    monkeypatch.delitem(sys.modules, "lorenz96", raising=False)
+    for name in ("lorenz96", "two_convolutions"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path / "plugin"
 
 
@@ -55,6 +57,24 @@ def test_the_command_line_finds_a_domain_in_a_directory_of_ones_own(plugin: Path
     assert done.returncode == 0, done.stderr
     assert "persistence" in done.stdout
     assert (plugin / "run" / "model" / "manifest.json").is_file()
+
+
+def test_a_field_model_of_ones_own_trains_and_loads(
+    plugin: Path, tiny_settings: list[str], waves_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [s for s in tiny_settings if not s.startswith("model")]
+    run = plugin.parent / "fields"
+    words = [*settings, "model=two_convolutions", "model.width=8", "train.steps=2", f"run.dir={run}"]
+    surrogate = sg.fit(sg.load_experiment("", words, config_dir=plugin / "conf"), quiet=True)
+    import two_convolutions
+
+    monkeypatch.setattr("surrogate.models.base._CHOSEN", {})  # another process, in which nobody chose the class
+    with pytest.raises(sg.UserError, match=r"hand its class to surrogate\.load"):
+        sg.load(run)
+    again = sg.load(run, model=two_convolutions.TwoConvolutions)
+    with xr.open_dataset(waves_file) as data:
+        state = data.isel(time=[0]).load()
+    xr.testing.assert_equal(again.rollout(state, lead_time="2D"), surrogate.rollout(state, lead_time="2D"))
 
 
 def test_settings_of_the_domain_and_model_are_checked_by_name(plugin: Path) -> None:
