@@ -170,9 +170,9 @@ class TrainConfig:
     """
 
     steps: int = 2000
-    batch_size: int = 8
+    batch_size: int = 4
     accumulate: int = 1
-    curriculum: tuple[Stage, ...] = (Stage(0.0, 1),)
+    curriculum: tuple[Stage, ...] = (Stage(0.0, 1), Stage(0.7, 3))
     ema: float = 0.995
     select: Literal["last", "best"] = "last"
     loss: LossConfig = LossConfig()

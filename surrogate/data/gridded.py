@@ -73,9 +73,7 @@ def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Sour
     derived: list[Variable] = []
     series: list[np.ndarray] = []
     for data in trajectories:
-        derived, values = derive(
-            config.derived, data.entry, data.timeline.time, data.grid, partial(_channel, data)
-        )
+        derived, values = derive(config.derived, data.entry, data.timeline.time, data.grid, partial(_channel, data))
         series.append(values)
     spec = Spec(
         (*variables["prognostic"], *variables["diagnostic"], *variables["forcing"], *derived, *static_variables),

@@ -69,8 +69,8 @@ class FieldsDataConfig:
         time_step: the model's step, a multiple of the files' spacing, which is the default.
         history: how many past states a step sees.
         anomaly: ``month`` subtracts the training split's climatology of each calendar month.
-        augment: ``square`` trains on the eight symmetries of a square, for scalar fields whose domain and
-            law have them.
+        augment: ``transpose`` also trains on samples with rows and columns exchanged, where domain, sampling and
+            law of scalar fields allow it.
         region: ``{latitude: [south, north], longitude: [west, east]}``, degrees.
         leads: what is scored.
         memory_gb: data larger than this are not loaded; ``surrogate.prepare`` makes a store of them.
@@ -93,7 +93,7 @@ class FieldsDataConfig:
     time_step: str | None = None
     history: int = 1
     anomaly: Literal["none", "month"] = "none"
-    augment: Literal["none", "square"] = "none"
+    augment: Literal["none", "transpose"] = "none"
     region: dict[str, tuple[float, float]] = field(default_factory=dict)
     split: SplitConfig = SplitConfig()
     leads: tuple[str, ...] = ("1D", "3D", "5D")

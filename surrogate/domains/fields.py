@@ -17,7 +17,7 @@ from surrogate.core.durations import Duration
 from surrogate.core.rollout import rollout
 from surrogate.core.spec import Spec
 from surrogate.core.types import PyTree, UserError
-from surrogate.data.augment import check_square, random_square
+from surrogate.data.augment import check_square, random_transpose
 from surrogate.data.gridded import open_source
 from surrogate.data.normalize import Normalizer, describe, fit_normalizer
 from surrogate.data.settings import FieldsDataConfig
@@ -66,7 +66,7 @@ class Fields(Domain):
         self.normalizer = fit_normalizer(self.source, self.splits, anomaly=self.data.anomaly, rollout=longest)
         self.frame = FieldFrame(self.spec, self.normalizer, self.source.static, self._features())
         self._check_weights()
-        if self.data.augment == "square":
+        if self.data.augment == "transpose":
             check_square(self.spec.grid)
 
     def open_for(self, surrogate: FieldSurrogate) -> Any:
@@ -267,8 +267,8 @@ class Fields(Domain):
         self, model: nnx.Module, constants: PyTree, batch: PyTree, key: jax.Array, stage: Hashable
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean over steps of the area-weighted squared error in units of the change that persistence misses."""
-        if self.data.augment == "square":
-            batch = random_square(batch, key)
+        if self.data.augment == "transpose":
+            batch = random_transpose(batch, key)
         prognostic, steps = self.frame.num_prognostic, batch["target"].shape[1]
 
         def step(state: jax.Array, inputs: PyTree) -> tuple[jax.Array, jax.Array]:

@@ -15,7 +15,15 @@ from surrogate.core.types import PyTree, UserError
 from surrogate.domains.base import Evaluation, Scores
 from surrogate.domains.forecast import make_forecast
 from surrogate.domains.free_rollout import free_rollout
-from surrogate.metrics import Accumulator, Climatology, IndexDefinition, PowerSpectrum, TrainingFields, find_baseline, fit_baselines
+from surrogate.metrics import (
+    Accumulator,
+    Climatology,
+    IndexDefinition,
+    PowerSpectrum,
+    TrainingFields,
+    find_baseline,
+    fit_baselines,
+)
 from surrogate.metrics.indices import index_series
 from surrogate.metrics.spectra import spectrum_unavailable
 
@@ -60,7 +68,9 @@ class _FieldScores:
             self.climatology = Climatology("constant" if self.anomalies else "auto").fit(train)
             baselines = fit_baselines(train, list(self.domain.leads.values()), self.climatology)
         else:
-            self.notes.append("scored on data without a training split: baselines and anomalies have none to be fitted on")
+            self.notes.append(
+                "scored on data without a training split: baselines and anomalies have none to be fitted on"
+            )
             self.metrics = tuple(m for m in self.metrics if m not in NEED_CLIMATOLOGY)
             if self.domain.is_forecast:
                 baselines = {"persistence": find_baseline("persistence")}

@@ -135,7 +135,7 @@ def test_full_disk_is_said_and_older_steps_load(small_disk: Path) -> None:
     store = Checkpoints(directory)
     store.save(1, noise(0.5), {"step": 1})
     store.wait()
-    with pytest.raises(UserError, match=rf"step 2 in {directory}: the disk is full"):  # noqa: PT012
+    with pytest.raises(UserError, match=rf"step 2 in {directory}: the disk is full"):
         store.save(2, noise(5), {})
         store.wait()
     step, state, _ = store.restore_newest(noise(0.5)) or pytest.fail("nothing to restore")
@@ -182,7 +182,7 @@ def test_read_only_disk_is_said_and_can_be_read(small_disk: Path) -> None:
         Checkpoints(small_disk / "new")
     store = Checkpoints(directory)
     assert (store.restore_newest(small_state(0)) or pytest.fail("nothing"))[0] == 1
-    with pytest.raises(UserError, match=f"step 2 in {directory}: the file system is read-only"):  # noqa: PT012
+    with pytest.raises(UserError, match=f"step 2 in {directory}: the file system is read-only"):
         store.save(2, small_state(2), {})
         store.wait()
     store.close()

@@ -69,7 +69,9 @@ def test_the_emulator_is_tested_on_a_scenario_it_never_saw(shared_data: Path, sm
 def test_darcy_trains_and_moves_to_a_finer_grid(shared_data: Path, small: list[str], tmp_path: Path) -> None:
     from surrogate.run.evaluate_run import evaluate_run
 
-    experiment = load_experiment("darcy", [f"data.root={shared_data / 'pde'}", *small, "train.steps=40", "train.batch_size=16"])
+    experiment = load_experiment(
+        "darcy", [f"data.root={shared_data / 'pde'}", *small, "train.steps=40", "train.batch_size=16"]
+    )
     result = run_training(experiment, quiet=True)
     coarse = result.summary["scores"]["test"]["y"]["relative_l2"]["PT0S"]
     # The mean field: 0.487 (published with the data).

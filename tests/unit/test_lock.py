@@ -134,7 +134,7 @@ def test_notebook_is_interrupted_the_second_time_and_lives() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.3)  # beyond the limit: nothing is forced
         assert stop.reason == "SIGINT"
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
 

@@ -45,9 +45,7 @@ def test_training_from_a_store_gives_the_same_loss(store: Path, tiny_settings: l
     assert summaries[0] == summaries[1]
 
 
-def test_data_larger_than_memory_pass_through_in_blocks(
-    store: Path, tiny_settings: list[str], tmp_path: Path
-) -> None:
+def test_data_larger_than_memory_pass_through_in_blocks(store: Path, tiny_settings: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"surrogate\.prepare"):
         Fields(load_experiment("", [*tiny_settings, "data.memory_gb=0.00001"])).open()
     again = prepare_store(load_experiment("", [*tiny_settings, "data.memory_gb=0.00001"]), str(tmp_path / "lazy.zarr"))

@@ -81,7 +81,7 @@ def test_disabled_is_silent(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_interruption_is_said(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with pytest.raises(KeyboardInterrupt), Bar("preparing", 10, "chunks", live=False) as bar:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), Bar("preparing", 10, "chunks", live=False) as bar:
         bar.advance(3)
         raise KeyboardInterrupt
     assert "3/10 chunks in 0:00, then stopped" in caplog.text
