@@ -86,7 +86,9 @@ def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Sour
         return lazy, roles
     fields = []
     for data, values in zip(trajectories, series, strict=True):
-        arrays = {role: _load(data, variables[role], allow_missing=config.allow_missing) for role in _DYNAMIC}
+        arrays: dict[str, np.ndarray] = {
+            role: _load(data, variables[role], allow_missing=config.allow_missing) for role in _DYNAMIC
+        }
         if derived:
             everywhere = np.broadcast_to(values[:, None, None, :], (len(values), *data.grid.shape, len(derived)))
             arrays["forcing"] = np.concatenate([arrays["forcing"], everywhere], axis=-1)

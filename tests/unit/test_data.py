@@ -165,7 +165,7 @@ def test_values_that_come_and_go_are_refused_with_their_place() -> None:
     fields[3, 1, 2] = np.nan
     data = source([fields], [line(days(20))])
     splits = make_splits(data.timelines, ("all",), SplitConfig((0.0, 1.0), None, None))
-    with pytest.raises(UserError, match="'t' is missing at some times.*latitude 45, longitude 240"):
+    with pytest.raises(UserError, match=r"'t' is missing at some times.*latitude 45, longitude 240"):
         fit_normalizer(data, splits)
     fields[3, 1, 2] = np.inf
     with pytest.raises(UserError, match=r"a\.nc: 't' is infinite at 2000-01-04.*latitude 45, longitude 240"):
