@@ -55,7 +55,7 @@ def year_fraction(time: np.ndarray) -> np.ndarray:
     """Time of year as a fraction in [0, 1), by the calendar's own year length, (T,) float64."""
     if time.dtype.kind == "M":
         years = time.astype("datetime64[Y]")
-        start, end = years.astype("datetime64[s]"), (years + 1).astype("datetime64[s]")
+        start, end = years.astype("datetime64[s]"), (years + np.timedelta64(1, "Y")).astype("datetime64[s]")
         return (time.astype("datetime64[s]") - start) / (end - start)
     days = np.array([t.dayofyr - 1 for t in time], np.float64)
     length = np.array([cftime.datetime(t.year, 12, 30 if t.calendar == "360_day" else 31,
@@ -109,9 +109,9 @@ def advance(time: Any, step: Duration, number: int = 1) -> Any:
     if isinstance(time, np.datetime64):
         if step.months:
             month = time.astype("datetime64[M]")
-            target = month + step.months * number
+            target = month + np.timedelta64(step.months * number, "M")
             offset = time - month.astype(time.dtype)
-            last = (target + 1).astype("datetime64[D]") - np.timedelta64(1, "D")
+            last = (target + np.timedelta64(1, "M")).astype("datetime64[D]") - np.timedelta64(1, "D")
             day = np.minimum(target.astype("datetime64[D]") + offset.astype("timedelta64[D]"), last)
             return (day.astype(time.dtype) + (offset - offset.astype("timedelta64[D]"))).astype(time.dtype)
         return time + np.timedelta64(step.seconds * number, "s")

@@ -6,7 +6,7 @@ points (land) become 0 after normalisation and are listed in ``mask``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Normalizer:
             1 for diagnostics.
         mask: (H, W, outputs) bool: points that have a value.
         climatology: (12, H, W, outputs) physical units, or None.
+        memory: (H, W, prognostic) in [0, 1]: the factor by which a step's base damps the normalised state.
     """
 
     spec: Spec
@@ -40,6 +41,7 @@ class Normalizer:
     target_scale: np.ndarray
     mask: np.ndarray
     climatology: np.ndarray | None = None
+    memory: np.ndarray | None = None
 
     def _offset(self, role: Role, months: np.ndarray | None) -> np.ndarray:
         if role not in ("prognostic", "diagnostic") or self.climatology is None:
@@ -69,6 +71,8 @@ class Normalizer:
         named |= {"target_scale": self.target_scale, "mask": self.mask.astype(np.uint8)}
         if self.climatology is not None:
             named["climatology"] = self.climatology
+        if self.memory is not None:
+            named["memory"] = self.memory
         return named
 
     @classmethod
@@ -79,6 +83,7 @@ class Normalizer:
             {r: named[f"center.{r}"] for r in roles},
             {r: named[f"scale.{r}"] for r in roles},
             named["target_scale"], named["mask"].astype(bool), named.get("climatology"),
+            named.get("memory"),
         )  # fmt: skip
 
 
@@ -108,11 +113,14 @@ class _Moments:
         return np.sqrt(self.square / np.where(self.weight > 0, self.weight, 1))
 
 
-def fit_normalizer(source: Source, splits: Splits, *, anomaly: str = "none", rollout: int = 1) -> Normalizer:
+def fit_normalizer(
+    source: Source, splits: Splits, *, anomaly: str = "none", rollout: int = 1, base: str = "persistence"
+) -> Normalizer:
     """Fit statistics on the training split of ``source``, reading it twice in blocks.
 
     Args:
         anomaly: ``none`` or ``month``.
+        base: ``persistence`` or ``damped_persistence``, see :class:`Normalizer`.
         rollout: how many rows ``target_scale`` gets.
 
     Raises:
@@ -147,7 +155,10 @@ def fit_normalizer(source: Source, splits: Splits, *, anomaly: str = "none", rol
     center["static"] = static.mean.astype(np.float32)
     scale["static"] = np.where(static.std() > 0, static.std(), 1).astype(np.float32)
     target = _target_scale(source, splits, climatology, scale["prognostic"], rollout)
-    return Normalizer(spec, center, scale, target, present, climatology)
+    normalizer = Normalizer(spec, center, scale, target, present, climatology)
+    if base == "damped_persistence" and spec.role("prognostic"):
+        normalizer = replace(normalizer, memory=_memory(source, splits, normalizer))
+    return normalizer
 
 
 def _blocks(times: np.ndarray) -> list[np.ndarray]:
@@ -254,6 +265,25 @@ def _target_scale(
                 raise UserError(f"variable {variable.key!r} never changes over {k} steps in the training split")
         result[k - 1, :prognostic] = std
     return result
+
+
+def _memory(source: Source, splits: Splits, normalizer: Normalizer) -> np.ndarray:
+    """Σ x(t) x(t+1) / Σ x(t)² of normalised states over one step, within [0, 1]: (H, W, prognostic) float32."""
+    samples = splits.samples(source, "train", history=1, rollout=1)
+    cross = np.zeros((*source.spec.grid.shape, len(source.spec.role("prognostic"))))
+    square = np.zeros_like(cross)
+    for number in np.unique(samples[:, 0]):
+        time = source.timelines[number].time
+
+        def states(index: np.ndarray, number: int = number, time: np.ndarray = time) -> np.ndarray:
+            months = month_of(time[index]) if normalizer.climatology is not None else None
+            return normalizer.normalize("prognostic", source.read(number, index)["prognostic"], months)
+
+        for start in _blocks(samples[samples[:, 0] == number, 1]):
+            now, later = states(start), states(start + source.stride)
+            cross += np.einsum("thwc,thwc->hwc", now, later)
+            square += np.einsum("thwc,thwc->hwc", now, now)
+    return np.clip(np.where(square > 0, cross, 0) / np.where(square > 0, square, 1), 0, 1).astype(np.float32)
 
 
 def describe(normalizer: Normalizer) -> dict[str, Any]:

@@ -63,7 +63,9 @@ class Fields(Domain):
         for split in ("train", "valid", "test"):
             if any(member.any() for member in self.splits.members[split]):
                 self._require_samples(split, longest if split == "train" else self.max_lead)
-        self.normalizer = fit_normalizer(self.source, self.splits, anomaly=self.data.anomaly, rollout=longest)
+        self.normalizer = fit_normalizer(
+            self.source, self.splits, anomaly=self.data.anomaly, rollout=longest, base=self.data.base
+        )
         self.frame = FieldFrame(self.spec, self.normalizer, self.source.static, self._features())
         self._check_weights()
         if self.data.augment == "transpose":

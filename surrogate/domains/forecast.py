@@ -22,14 +22,15 @@ def field_step(
     """Advance normalised fields by one time step.
 
     The model's increments come in units of their own standard deviation, ``constants["increment"]``
-    (P + D,), so that an untrained model of small outputs is persistence. Points without a value stay 0.
+    (P + D,), so that an untrained model of small outputs is persistence, or damped
+    persistence where ``constants["memory"]`` (H, W, P) is below 1. Points without a value stay 0.
 
     Returns:
         The next state and the outputs at the new time.
     """
     raw = model(state, forcing, constants["static"]) * constants["increment"]
     if num_prognostic:
-        present = state[..., state.shape[-1] - num_prognostic :]
+        present = state[..., state.shape[-1] - num_prognostic :] * constants["memory"]
         raw = jnp.concatenate([raw[..., :num_prognostic] + present, raw[..., num_prognostic:]], axis=-1)
     outputs = raw * constants["mask"]
     if not num_prognostic:

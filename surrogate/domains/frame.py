@@ -47,8 +47,10 @@ class FieldFrame:
         )
 
     def static_inputs(self) -> np.ndarray:
-        """Normalised static fields, position features and the land mask where there is one: (H, W, S) float32."""
+        """The memory where there is one, normalised static fields, position features and the land mask where there is one: (H, W, S) float32."""
         parts = []
+        if self.normalizer.memory is not None:
+            parts.append(self.normalizer.memory)
         if self.static.shape[-1]:
             parts.append(self.normalizer.normalize("static", self.static[None])[0])
         if "position" in self.features:
@@ -86,12 +88,19 @@ class FieldFrame:
             axis=-1,
         )
 
+    def memory(self) -> np.ndarray:
+        """What the base of a step keeps of the state: (H, W, P); ones for persistence."""
+        if self.normalizer.memory is not None:
+            return self.normalizer.memory
+        return np.ones((*self.spec.grid.shape, self.num_prognostic), np.float32)
+
     def constants(self) -> PyTree:
         """The arrays of :func:`surrogate.domains.forecast.field_step`."""
         return {
             "static": jnp.asarray(self.static_inputs()),
             "increment": jnp.asarray(self.normalizer.target_scale[0]),
             "mask": jnp.asarray(self.normalizer.mask, jnp.float32),
+            "memory": jnp.asarray(self.memory()),
         }
 
     def build_model(self, name: str, config: Any, rngs: nnx.Rngs) -> nnx.Module:
