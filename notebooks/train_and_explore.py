@@ -41,10 +41,10 @@ experiment = sg.load_experiment(
         "data.split={train: [0.0, 0.65], valid: [0.65, 0.75], test: [0.75, 1.0]}",
         "model.channels=[24, 40]",
         "model.stem=16",
-        "train.steps=250",
+        "train.steps=100",
         "train.ema=0.99",
         "train.log_every=10",
-        "train.valid_every=100",
+        "train.valid_every=50",
         "evaluate.rollout=''",  # no year-long free run
     ],
 )

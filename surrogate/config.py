@@ -133,11 +133,15 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the loss: by variable name or ``name@level``, and over levels.
+    """The loss and its weights: by variable name or ``name@level``, and over levels.
+
+    ``kind="mse"`` is the squared error in units of the change that persistence misses; ``relative_l2`` the
+    mean over samples of the error's norm over the target's, in physical units, as PDE tasks are scored.
 
     ``levels="pressure"`` weights a variable's levels in proportion to pressure (mass).
     """
 
+    kind: Literal["mse", "relative_l2"] = "mse"
     variables: dict[str, float] = field(default_factory=dict)
     levels: Literal["equal", "pressure"] = "equal"
 

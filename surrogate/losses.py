@@ -43,6 +43,30 @@ def weighted_mse(prediction: Array, target: Array, weights: Array, channel_weigh
     return jnp.sum(v * mean) / jnp.sum(v)
 
 
+def relative_l2(prediction: Array, target: Array, weights: Array, channel_weights: Array) -> jax.Array:
+    """Mean over samples of ‖p − t‖₂ / ‖t‖₂, norms over space, averaged over channels with their weights.
+
+    Args:
+        prediction, target: (N, H, W, C) in physical units, finite.
+        weights: (H, W, C): cell area, 0 where a value is missing.
+        channel_weights: (C,) non-negative.
+
+    Returns:
+        () float32. A target that is zero everywhere counts with the norm of its error.
+    """
+    weights = jnp.asarray(weights, jnp.float32)
+    p, t = (jnp.asarray(x).astype(jnp.float32) for x in (prediction, target))
+
+    def norm(x: jax.Array) -> jax.Array:
+        # The root has no gradient at 0: an exact prediction must not make NaN.
+        return jnp.sqrt(jnp.sum(jnp.square(x) * weights, axis=(1, 2)) + 1e-20)
+
+    size = jnp.sqrt(jnp.sum(jnp.square(t) * weights, axis=(1, 2)))
+    ratio = jnp.mean(norm(p - t) / jnp.where(size > 0, size, 1.0), axis=0)
+    v = jnp.asarray(channel_weights, jnp.float32)
+    return jnp.sum(v * ratio) / jnp.sum(v)
+
+
 def level_weights(
     spec: Spec, per_variable: Mapping[str, float] | None = None, per_level: str | Mapping[str, float] = "equal"
 ) -> np.ndarray:

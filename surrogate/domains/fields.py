@@ -27,7 +27,7 @@ from surrogate.domains.base import Domain, Evaluation
 from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.domains.forecast import field_step
 from surrogate.domains.frame import FieldFrame
-from surrogate.losses import level_weights, weighted_mse
+from surrogate.losses import level_weights, relative_l2, weighted_mse
 from surrogate.models.base import find_model, find_registered_model
 
 
@@ -263,6 +263,8 @@ class Fields(Domain):
             "weights": jnp.asarray(self.weights(), jnp.float32),
             "channels": jnp.asarray(level_weights(self.spec, config.variables, config.levels), jnp.float32),
             "target_scale": jnp.asarray(normalizer.target_scale),
+            "center": jnp.asarray(np.concatenate([normalizer.center[r] for r in ("prognostic", "diagnostic")])),
+            "scale": jnp.asarray(np.concatenate([normalizer.scale[r] for r in ("prognostic", "diagnostic")])),
         }
 
     def loss(
@@ -276,6 +278,9 @@ class Fields(Domain):
         def step(state: jax.Array, inputs: PyTree) -> tuple[jax.Array, jax.Array]:
             state, outputs = field_step(model, constants, state, inputs["forcing"], prognostic)
             target, scale = inputs["target"], inputs["scale"]
+            if self.experiment.train.loss.kind == "relative_l2":
+                p, t = (x * constants["scale"] + constants["center"] for x in (outputs, target))
+                return state, relative_l2(p, t, constants["weights"], constants["channels"])
             error = weighted_mse(outputs / scale, target / scale, constants["weights"], constants["channels"])
             return state, error
 

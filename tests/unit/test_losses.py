@@ -128,3 +128,18 @@ def test_mistakes_are_named(arguments, message):
 def test_heights_are_no_pressures():
     with pytest.raises(UserError, match="t@250: levels in 'm' are no pressures"):
         level_weights(spec_of("m"), per_level="pressure")
+
+
+def test_relative_l2_is_the_metric_and_its_gradient_is_finite_at_the_truth() -> None:
+    from surrogate.losses import relative_l2
+    from surrogate.metrics import Accumulator
+
+    rng = np.random.default_rng(5)
+    prediction, target = rng.normal(size=(2, 6, 4, 5, 2)).astype("f4")
+    weights = rng.uniform(0.5, 1.5, size=(4, 5, 2))
+    sums = Accumulator(["relative_l2"], weights)
+    sums.add(prediction, target)
+    expected = float(np.dot(sums.finalize()["relative_l2"], [1, 3]) / 4)
+    assert float(relative_l2(prediction, target, weights, np.array([1.0, 3.0]))) == pytest.approx(expected, rel=1e-5)
+    gradient = jax.grad(lambda p: relative_l2(p, target, weights, np.ones(2)))(target)
+    assert np.isfinite(gradient).all()
