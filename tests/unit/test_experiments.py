@@ -35,7 +35,8 @@ def small(tmp_path: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_sst_is_scored_as_anomalies_over_the_sea(shared_data: Path, small: list[str]) -> None:
-    experiment = load_experiment("sst", [f"data.root={shared_data / 'ersst'}", *small, "evaluate.max_samples=400"])
+    experiment = load_experiment("sst", [f"data.root={shared_data / 'ersst'}", *small, "evaluate.max_samples=400",
+                                         "model=mlp", "model.hidden=8", "model.layers=1"])  # fmt: skip
     summary = run_training(experiment, quiet=True).summary
     # Published persistence and damped persistence, K: they leave out cells that are always frozen, 0.5 % of the error.
     published = {"persistence": (0.311, 0.512, 0.609), "damped_persistence": (0.309, 0.484, 0.555)}
@@ -80,6 +81,6 @@ def test_darcy_trains_and_moves_to_a_finer_grid(shared_data: Path, small: list[s
     assert finer["scores"]["test"]["y"]["relative_l2"]["PT0S"] < 1.5 * coarse
     with pytest.raises(UserError, match="mlp"):
         other = load_experiment("darcy", [f"data.root={shared_data / 'pde'}", *small, f"run.dir={tmp_path / 'm'}",
-                                          "model=mlp", "model.scope=global"])  # fmt: skip
+                                          "model=mlp_global"])  # fmt: skip
         evaluate_run(run_training(other, quiet=True).directory, other,
                      on=(str(shared_data / "pde" / "darcy_test_32.npz"),), quiet=True)  # fmt: skip
