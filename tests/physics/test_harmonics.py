@@ -203,6 +203,7 @@ def test_sfno_parameters_serve_another_grid():
     np.testing.assert_allclose(means[0], means[1], rtol=0.03, atol=3e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"scan": True}, {"remat": True}, {"scan": True, "remat": True}])
 def test_sfno_scan_and_remat_change_nothing(change):
     grid = GRIDS[0]

@@ -201,6 +201,7 @@ def test_meridian_attention_against_numpy(poles):
     np.testing.assert_allclose(out[0, :, :, 0], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),
     [("unet", {"embedding": 2}), ("transformer", {}), ("mlp", {}), ("mlp", {"scope": "global"})],
@@ -237,6 +238,7 @@ def test_bfloat16_is_close_to_float32(name):
     assert 0 < error < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_counted_flops_are_those_of_the_compiled_program(name):
     geo = geometry(sphere(19, 36, True), state=8, outputs=8)
@@ -250,6 +252,7 @@ def test_counted_flops_are_those_of_the_compiled_program(name):
     assert find_model(name).flops(geo, config) == pytest.approx(cost, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes"),
     [("unet", [{"remat": True}]), ("transformer", [{"scan": True}, {"scan": True, "remat": True}, {"remat": True}])],
@@ -272,6 +275,7 @@ def test_remat_and_scan_change_neither_values_nor_gradients(name, changes):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"), [("unet", {}), ("transformer", {}), ("mlp", {}), ("mlp", {"scope": "global"})],
     ids=["unet", "transformer", "mlp-point", "mlp-global"],

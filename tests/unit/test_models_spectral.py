@@ -139,6 +139,7 @@ def inputs(g, seed=0):
     return [rng.normal(size=s).astype(np.float32) for s in shapes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(4, 4), (5, 7), (16, 32), (33, 20)])
 @pytest.mark.parametrize(("kind", "periodic", "static"), [("plane", True, 0), ("plane", False, 2), ("sphere", True, 1)])
 def test_any_grid_with_the_same_parameters(shape, kind, periodic, static):
@@ -175,6 +176,7 @@ def test_parameters_equal_the_reference_architecture():
     assert FNO.flops(g, FNOConfig()) == 2 * (pointwise + 4 * (2 * 32 * transform + 4 * 144 * 32 * 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["none", "instance", "layer"])
 @pytest.mark.parametrize("skip", ["linear", "gate", "identity"])
 def test_scan_and_remat_change_nothing(norm, skip):
@@ -214,6 +216,7 @@ def test_bfloat16_is_close_and_parameters_stay_float32():
     assert 0 < np.abs(a - b).max() < 0.1 * np.abs(a).max()
 
 
+@pytest.mark.slow
 def test_a_doubly_periodic_model_commutes_with_shifts():
     g = geometry(12, 16, static=0)
     model, (state, forcing, static) = FNO(g, small(), rngs=nnx.Rngs(0)), inputs(g)
@@ -226,6 +229,7 @@ def test_a_doubly_periodic_model_commutes_with_shifts():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fno", "sfno"])
 def test_training_reduces_the_loss(name):
     cls = find_model(name)
