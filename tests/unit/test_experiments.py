@@ -71,7 +71,14 @@ def test_darcy_trains_and_moves_to_a_finer_grid(shared_data: Path, small: list[s
     from surrogate.run.evaluate_run import evaluate_run
 
     experiment = load_experiment(
-        "darcy", [f"data.root={shared_data / 'pde'}", *small, "train.steps=40", "train.batch_size=16"]
+        "darcy",
+        [
+            f"data.root={shared_data / 'pde'}",
+            *small,
+            "evaluate.max_samples=50",
+            "train.steps=40",
+            "train.batch_size=16",
+        ],
     )
     result = run_training(experiment, quiet=True)
     coarse = result.summary["scores"]["test"]["y"]["relative_l2"]["PT0S"]
