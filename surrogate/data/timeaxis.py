@@ -182,7 +182,9 @@ def _month_positions(times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
         return index, day, day / length
     months = times.astype("datetime64[M]")
     day = (times - months.astype(times.dtype)) / np.timedelta64(1, "D")
-    length = ((months + np.timedelta64(1, "M")).astype("datetime64[D]") - months.astype("datetime64[D]")) / np.timedelta64(1, "D")
+    length = (
+        (months + np.timedelta64(1, "M")).astype("datetime64[D]") - months.astype("datetime64[D]")
+    ) / np.timedelta64(1, "D")
     return months.astype(np.int64) + 1970 * 12, day, day / length
 
 

@@ -13,7 +13,7 @@ from surrogate.core.calendars import advance, has_calendar
 from surrogate.core.durations import Duration
 from surrogate.core.types import PyTree, UserError
 from surrogate.domains.base import Evaluation, Scores
-from surrogate.domains.forecast import make_forecast
+from surrogate.domains.forecast import make_rollout
 from surrogate.domains.free_rollout import free_rollout
 from surrogate.metrics import (
     Accumulator,
@@ -74,7 +74,7 @@ class _FieldScores:
             self.metrics = tuple(m for m in self.metrics if m not in NEED_CLIMATOLOGY)
             if self.domain.is_forecast:
                 baselines = {"persistence": find_baseline("persistence")}
-        self.forecast = make_forecast(self.graphdef, self.frame.num_prognostic)
+        self.forecast = make_rollout(self.graphdef, self.frame.num_prognostic)
         self.constants = self.frame.constants()
         names = ("surrogate", *baselines)
         sums = {(n, lead): self._accumulator() for n in names for lead in self.domain.leads}
@@ -187,7 +187,7 @@ class _FieldScores:
         padded = np.concatenate([samples, np.repeat(samples[-1:], short, axis=0)]) if short else samples
         batch = self.domain.gather(padded, self.domain.max_lead, targets=False)
         forcing = np.moveaxis(batch["forcing"], 1, 0)
-        outputs = self.forecast(self.params, self.constants, batch["state"], forcing)
+        _, outputs = self.forecast(self.params, self.constants, batch["state"], forcing)
         steps = np.array([max(s - 1, 0) for s in self.domain.leads.values()])
         return np.asarray(jax.device_get(outputs[steps]))[:, : len(samples)]
 

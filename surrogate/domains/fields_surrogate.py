@@ -16,7 +16,7 @@ from surrogate.core.durations import Duration
 from surrogate.core.spec import Spec
 from surrogate.core.types import PyTree, UserError
 from surrogate.domains.fields_xarray import read_fields, to_dataset
-from surrogate.domains.forecast import make_forecast
+from surrogate.domains.forecast import make_rollout
 from surrogate.domains.frame import FieldFrame
 
 
@@ -34,7 +34,7 @@ class FieldSurrogate:
         self.manifest, self.frame, self.graphdef = manifest, frame, graphdef
         self.params = jax.tree.map(jnp.asarray, params)
         self.directory = directory
-        self._forecast = make_forecast(graphdef, frame.num_prognostic)
+        self._forecast = make_rollout(graphdef, frame.num_prognostic)
         self._constants = frame.constants()
 
     @property
@@ -93,7 +93,7 @@ class FieldSurrogate:
             valid[row] = [advance(start, self.spec.time_step, k) for k in range(1, steps + 1)]
         forcing = self._forcing(valid, data if forcings is None else forcings)
         for row in range(len(starts)):
-            result = self._forecast(self.params, self._constants, state[row : row + 1], forcing[row][:, None])
+            _, result = self._forecast(self.params, self._constants, state[row : row + 1], forcing[row][:, None])
             outputs[row] = self.frame.denormalize(np.asarray(result)[:, 0], valid[row])
         return to_dataset(outputs, self.spec, initial, valid, self._title())
 
@@ -101,7 +101,7 @@ class FieldSurrogate:
         values, time = read_fields(data, self.spec, "forcing", "data")
         forcing = self.frame.forcing_inputs(time, values)
         state = np.zeros((len(time), *self.spec.grid.shape, 0), np.float32)
-        result = np.asarray(self._forecast(self.params, self._constants, state, forcing[None]))[0]
+        result = np.asarray(self._forecast(self.params, self._constants, state, forcing[None])[1])[0]
         return to_dataset(self.frame.denormalize(result, time), self.spec, time, None, self._title())
 
     def _title(self) -> str:

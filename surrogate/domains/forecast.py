@@ -12,7 +12,6 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from surrogate.core.rollout import rollout
 from surrogate.core.types import PyTree
 
 
@@ -38,19 +37,24 @@ def field_step(
     return jnp.concatenate([state[..., num_prognostic:], outputs[..., :num_prognostic]], axis=-1), outputs
 
 
-def make_forecast(graphdef: Any, num_prognostic: int) -> Callable[[PyTree, PyTree, Any, Any], jax.Array]:
-    """Compiled ``(params, constants, state, forcing) -> outputs``.
+def make_rollout(graphdef: Any, num_prognostic: int) -> Callable[[PyTree, PyTree, Any, Any], tuple[Any, jax.Array]]:
+    """``(params, constants, state, forcing) -> (last state, outputs)``, one compiled step called K times.
+
+    A step a call, because XLA's convolutions inside a loop are several times slower on CPUs, and because a
+    rollout of any length is then one compilation.
 
     ``forcing`` is (K, B, H, W, F), its first axis the steps; the outputs are (K, B, H, W, P + D).
     """
 
     @jax.jit
-    def forecast(params: PyTree, constants: PyTree, state: jax.Array, forcing: jax.Array) -> jax.Array:
-        model = nnx.merge(graphdef, params)
+    def step(params: PyTree, constants: PyTree, state: jax.Array, forcing: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return field_step(nnx.merge(graphdef, params), constants, state, forcing, num_prognostic)
 
-        def step(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return field_step(model, constants, carry, x, num_prognostic)
+    def run(params: PyTree, constants: PyTree, state: Any, forcing: Any) -> tuple[Any, jax.Array]:
+        outputs = []
+        for k in range(len(forcing)):
+            state, output = step(params, constants, state, forcing[k])
+            outputs.append(output)
+        return state, jnp.stack(outputs)
 
-        return rollout(step, state, forcing)[1]
-
-    return forecast
+    return run

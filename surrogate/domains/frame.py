@@ -48,7 +48,7 @@ class FieldFrame:
 
     def static_inputs(self) -> np.ndarray:
         """The memory where there is one, normalised static fields, position features and the land mask where there is one: (H, W, S) float32."""
-        parts = []
+        parts: list[np.ndarray] = []
         if self.normalizer.memory is not None:
             parts.append(self.normalizer.memory)
         if self.static.shape[-1]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from surrogate.core.durations import Duration
-from surrogate.core.rollout import rollout
-from surrogate.domains.forecast import field_step
+from surrogate.domains.forecast import make_rollout
 
 CHUNK = 32  # steps computed between visits to the host
 
@@ -40,7 +38,7 @@ def free_rollout(
         steps = min(steps, (last - index) // source.stride)
         scores.notes.append(f"the free rollout ends with the forcings, after {steps} steps")
     times = later_times(line.time[index], spec.time_step, steps)
-    run = _make_chunk(scores.graphdef, frame.num_prognostic)
+    run = make_rollout(scores.graphdef, frame.num_prognostic)
     state = jnp.asarray(scores.domain.gather(sample[None], 1, targets=False)["state"])
     weights = scores.domain.weights()
     weights = weights / weights.sum((0, 1), keepdims=True)
@@ -52,10 +50,8 @@ def free_rollout(
             forcing = scores.domain.forcing_at(number, ahead)
         else:
             forcing = frame.forcing_inputs(part, np.zeros((len(part), *spec.grid.shape, 0), np.float32))
-        if len(part) < CHUNK:
-            forcing = np.concatenate([forcing, np.repeat(forcing[-1:], CHUNK - len(part), axis=0)])
         state, outputs = run(scores.params, scores.constants, state, forcing[:, None])
-        fields = scores.physical(np.asarray(jax.device_get(outputs))[: len(part), 0], part)
+        fields = scores.physical(np.asarray(jax.device_get(outputs))[:, 0], part)
         mean, variance = _moments(fields, weights)
         means.append(mean)
         variances.append(variance)
@@ -84,19 +80,6 @@ def free_rollout(
             "truth_variance_range": (float(truth_variance[:, channel].min()), float(truth_variance[:, channel].max())),
         })  # fmt: skip
     return {"length": str(spec.time_step * steps), "variables": variables}, series
-
-
-def _make_chunk(graphdef: Any, num_prognostic: int) -> Any:
-    @jax.jit
-    def run(params: Any, constants: Any, state: jax.Array, forcing: jax.Array) -> tuple[jax.Array, jax.Array]:
-        model = nnx.merge(graphdef, params)
-
-        def step(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return field_step(model, constants, carry, x, num_prognostic)
-
-        return rollout(step, state, forcing)
-
-    return run
 
 
 def _moments(fields: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
