@@ -57,7 +57,7 @@ class FieldFrame:
             parts.append(position_features(self.spec.grid))
         # Land is an input of its own: after normalisation a missing point looks like an average one.
         if not self.normalizer.mask.all():
-            parts.append(self.normalizer.mask.any(-1, keepdims=True).astype(np.float32))
+            parts.append(np.asarray(self.normalizer.mask.any(-1, keepdims=True), np.float32))
         return np.concatenate(parts, axis=-1) if parts else np.zeros((*self.spec.grid.shape, 0), np.float32)
 
     def forcing_inputs(self, time: np.ndarray, values: np.ndarray) -> np.ndarray:
