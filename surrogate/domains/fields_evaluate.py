@@ -246,7 +246,7 @@ class _FieldScores:
         for channel in _spread(len(self.spec.outputs), 6):
             variable = self.spec.outputs[channel]
             item: dict[str, Any] = {
-                "key": variable.key, "units": variable.units, "kind": grid.kind,
+                "key": variable.key, "units": variable.units + (" anomaly" if self.anomalies else ""), "kind": grid.kind,
                 "latitude": np.asarray(grid.latitude), "longitude": np.asarray(grid.longitude),
                 "truth": target[0, ..., channel], "forecast": guess[0, ..., channel], "lead": lead,
                 "init_time": _date(initial[0]) if has_calendar(initial) else "",
