@@ -16,6 +16,7 @@ from surrogate.core.spec import Role, Spec, Variable
 from surrogate.core.types import UserError
 from surrogate.data.source import Source
 from surrogate.data.splits import Splits
+from surrogate.data.step_base import StepBase, fit_step_base
 
 BLOCK = 64  # times read at once: bounds the memory of a pass over a large store
 
@@ -32,7 +33,7 @@ class Normalizer:
             1 for diagnostics.
         mask: (H, W, outputs) bool: points that have a value.
         climatology: (12, H, W, outputs) physical units, or None.
-        memory: (H, W, prognostic) in [0, 1]: the factor by which a step's base damps the normalised state.
+        base: what increments are added to; None for persistence.
     """
 
     spec: Spec
@@ -41,7 +42,7 @@ class Normalizer:
     target_scale: np.ndarray
     mask: np.ndarray
     climatology: np.ndarray | None = None
-    memory: np.ndarray | None = None
+    base: StepBase | None = None
 
     def _offset(self, role: Role, months: np.ndarray | None) -> np.ndarray:
         if role not in ("prognostic", "diagnostic") or self.climatology is None:
@@ -71,9 +72,7 @@ class Normalizer:
         named |= {"target_scale": self.target_scale, "mask": self.mask.astype(np.uint8)}
         if self.climatology is not None:
             named["climatology"] = self.climatology
-        if self.memory is not None:
-            named["memory"] = self.memory
-        return named
+        return named | (self.base.arrays() if self.base is not None else {})
 
     @classmethod
     def from_arrays(cls, spec: Spec, named: dict[str, np.ndarray]) -> Normalizer:
@@ -83,7 +82,7 @@ class Normalizer:
             {r: named[f"center.{r}"] for r in roles},
             {r: named[f"scale.{r}"] for r in roles},
             named["target_scale"], named["mask"].astype(bool), named.get("climatology"),
-            named.get("memory"),
+            StepBase.from_arrays(named),
         )  # fmt: skip
 
 
@@ -120,7 +119,7 @@ def fit_normalizer(
 
     Args:
         anomaly: ``none`` or ``month``.
-        base: ``persistence`` or ``damped_persistence``, see :class:`Normalizer`.
+        base: ``persistence``, or a kind of :func:`surrogate.data.step_base.fit_step_base`.
         rollout: how many rows ``target_scale`` gets.
 
     Raises:
@@ -156,9 +155,15 @@ def fit_normalizer(
     scale["static"] = np.where(static.std() > 0, static.std(), 1).astype(np.float32)
     target = _target_scale(source, splits, climatology, scale["prognostic"], rollout)
     normalizer = Normalizer(spec, center, scale, target, present, climatology)
-    if base == "damped_persistence" and spec.role("prognostic"):
-        normalizer = replace(normalizer, memory=_memory(source, splits, normalizer))
-    return normalizer
+    if base == "persistence" or not spec.role("prognostic"):
+        return normalizer
+
+    def states(number: int, index: np.ndarray) -> np.ndarray:
+        months = month_of(source.timelines[number].time[index]) if normalizer.climatology is not None else None
+        return normalizer.normalize("prognostic", source.read(number, index)["prognostic"], months)
+
+    mask = present[..., : len(spec.role("prognostic"))]
+    return replace(normalizer, base=fit_step_base(source, splits, states, mask, base, rollout))
 
 
 def _blocks(times: np.ndarray) -> list[np.ndarray]:
@@ -265,25 +270,6 @@ def _target_scale(
                 raise UserError(f"variable {variable.key!r} never changes over {k} steps in the training split")
         result[k - 1, :prognostic] = std
     return result
-
-
-def _memory(source: Source, splits: Splits, normalizer: Normalizer) -> np.ndarray:
-    """Σ x(t) x(t+1) / Σ x(t)² of normalised states over one step, within [0, 1]: (H, W, prognostic) float32."""
-    samples = splits.samples(source, "train", history=1, rollout=1)
-    cross = np.zeros((*source.spec.grid.shape, len(source.spec.role("prognostic"))))
-    square = np.zeros_like(cross)
-    for number in np.unique(samples[:, 0]):
-        time = source.timelines[number].time
-
-        def states(index: np.ndarray, number: int = number, time: np.ndarray = time) -> np.ndarray:
-            months = month_of(time[index]) if normalizer.climatology is not None else None
-            return normalizer.normalize("prognostic", source.read(number, index)["prognostic"], months)
-
-        for start in _blocks(samples[samples[:, 0] == number, 1]):
-            now, later = states(start), states(start + source.stride)
-            cross += np.einsum("thwc,thwc->hwc", now, later)
-            square += np.einsum("thwc,thwc->hwc", now, now)
-    return np.clip(np.where(square > 0, cross, 0) / np.where(square > 0, square, 1), 0, 1).astype(np.float32)
 
 
 def describe(normalizer: Normalizer) -> dict[str, Any]:

@@ -69,8 +69,10 @@ class FieldsDataConfig:
         time_step: the model's step, a multiple of the files' spacing, which is the default.
         history: how many past states a step sees.
         anomaly: ``month`` subtracts the training split's climatology of each calendar month.
-        base: what the model's increments are added to: the state, or the state damped at each point by its
-            lagged regression over one step in the training split, where anomalies are forgotten locally.
+        base: what the model's increments are added to: the state; the state damped at each point by its lagged
+            regression over one step in the training split, where anomalies are forgotten locally; or a
+            linear inverse model of its leading patterns with the rest damped, where slow patterns are
+            shared across the map and the record is too short to learn them from nothing.
         augment: ``transpose`` also trains on samples with rows and columns exchanged, where domain, sampling and
             law of scalar fields allow it.
         region: ``{latitude: [south, north], longitude: [west, east]}``, degrees.
@@ -95,7 +97,7 @@ class FieldsDataConfig:
     time_step: str | None = None
     history: int = 1
     anomaly: Literal["none", "month"] = "none"
-    base: Literal["persistence", "damped_persistence"] = "persistence"
+    base: Literal["persistence", "damped_persistence", "linear_inverse_model"] = "persistence"
     augment: Literal["none", "transpose"] = "none"
     region: dict[str, tuple[float, float]] = field(default_factory=dict)
     split: SplitConfig = SplitConfig()

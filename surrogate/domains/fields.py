@@ -87,8 +87,11 @@ class Fields(Domain):
             )
         normalizer = surrogate.frame.normalizer
         if own.grid != trained.grid:
-            if normalizer.climatology is not None or not normalizer.mask.all():
-                raise UserError("a surrogate with a climatology or a land mask cannot be moved to another grid")
+            if normalizer.climatology is not None or normalizer.base is not None or not normalizer.mask.all():
+                raise UserError(
+                    "a surrogate with a climatology, a base other than persistence or a land mask cannot be moved to "
+                    "another grid"
+                )
             mask = np.ones((*own.grid.shape, len(own.outputs)), bool)
             normalizer = replace(normalizer, spec=own, mask=mask)
         self.normalizer = normalizer

@@ -21,20 +21,32 @@ def field_step(
     """Advance normalised fields by one time step.
 
     The model's increments come in units of their own standard deviation, ``constants["increment"]``
-    (P + D,), so that an untrained model of small outputs is persistence, or damped
-    persistence where ``constants["memory"]`` (H, W, P) is below 1. Points without a value stay 0.
+    (P + D,), so that an untrained model of small outputs is persistence, or the forecast of
+    ``constants["base"]`` where that has arrays. Points without a value stay 0.
 
     Returns:
         The next state and the outputs at the new time.
     """
     raw = model(state, forcing, constants["static"]) * constants["increment"]
     if num_prognostic:
-        present = state[..., state.shape[-1] - num_prognostic :] * constants["memory"]
-        raw = jnp.concatenate([raw[..., :num_prognostic] + present, raw[..., num_prognostic:]], axis=-1)
+        base = base_step(constants["base"], state[..., state.shape[-1] - num_prognostic :])
+        raw = jnp.concatenate([raw[..., :num_prognostic] + base, raw[..., num_prognostic:]], axis=-1)
     outputs = raw * constants["mask"]
     if not num_prognostic:
         return state, outputs
     return jnp.concatenate([state[..., num_prognostic:], outputs[..., :num_prognostic]], axis=-1), outputs
+
+
+def base_step(base: PyTree, state: jax.Array) -> jax.Array:
+    """One step (B, H, W, P) of the arrays of a :class:`surrogate.data.step_base.StepBase`; persistence without any."""
+    if not base:
+        return state
+    if "patterns" not in base:
+        return base["memory"] * state
+    components = jnp.einsum("bhwp,khwp->bk", state, base["projection"])
+    slow = jnp.einsum("bk,khwp->bhwp", components, base["patterns"])
+    moved = jnp.einsum("bk,khwp->bhwp", components @ base["propagator"], base["patterns"])
+    return moved + base["memory"] * (state - slow)
 
 
 def make_rollout(graphdef: Any, num_prognostic: int) -> Callable[[PyTree, PyTree, Any, Any], tuple[Any, jax.Array]]:

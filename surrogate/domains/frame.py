@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax import nnx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -47,10 +48,10 @@ class FieldFrame:
         )
 
     def static_inputs(self) -> np.ndarray:
-        """The memory where there is one, normalised static fields, position features and the land mask where there is one: (H, W, S) float32."""
+        """The base's memory where there is one, normalised static fields, position features, the land mask where there is one: (H, W, S) float32."""
         parts: list[np.ndarray] = []
-        if self.normalizer.memory is not None:
-            parts.append(self.normalizer.memory)
+        if self.normalizer.base is not None:
+            parts.append(self.normalizer.base.memory)
         if self.static.shape[-1]:
             parts.append(self.normalizer.normalize("static", self.static[None])[0])
         if "position" in self.features:
@@ -88,19 +89,14 @@ class FieldFrame:
             axis=-1,
         )
 
-    def memory(self) -> np.ndarray:
-        """What the base of a step keeps of the state: (H, W, P); ones for persistence."""
-        if self.normalizer.memory is not None:
-            return self.normalizer.memory
-        return np.ones((*self.spec.grid.shape, self.num_prognostic), np.float32)
-
     def constants(self) -> PyTree:
         """The arrays of :func:`surrogate.domains.forecast.field_step`."""
+        base = self.normalizer.base
         return {
             "static": jnp.asarray(self.static_inputs()),
             "increment": jnp.asarray(self.normalizer.target_scale[0]),
             "mask": jnp.asarray(self.normalizer.mask, jnp.float32),
-            "memory": jnp.asarray(self.memory()),
+            "base": jax.tree.map(jnp.asarray, base.arrays() if base is not None else {}),
         }
 
     def build_model(self, name: str, config: Any, rngs: nnx.Rngs) -> nnx.Module:
