@@ -136,12 +136,13 @@ class LossConfig:
     """The loss and its weights: by variable name or ``name@level``, and over levels.
 
     ``kind="mse"`` is the squared error in units of the change that persistence misses; ``relative_l2`` the
-    mean over samples of the error's norm over the target's, in physical units, as PDE tasks are scored.
+    mean over samples of the error's norm over the target's, in physical units, as PDE tasks are scored;
+    ``relative_h1`` the same in a norm that counts differences of neighbouring points as well.
 
     ``levels="pressure"`` weights a variable's levels in proportion to pressure (mass).
     """
 
-    kind: Literal["mse", "relative_l2"] = "mse"
+    kind: Literal["mse", "relative_l2", "relative_h1"] = "mse"
     variables: dict[str, float] = field(default_factory=dict)
     levels: Literal["equal", "pressure"] = "equal"
 

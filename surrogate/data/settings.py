@@ -73,8 +73,8 @@ class FieldsDataConfig:
             regression over one step in the training split, where anomalies are forgotten locally; or a
             linear inverse model of its leading patterns with the rest damped, where slow patterns are
             shared across the map and the record is too short to learn them from nothing.
-        augment: ``transpose`` also trains on samples with rows and columns exchanged, where domain, sampling and
-            law of scalar fields allow it.
+        augment: ``transpose`` also trains on samples with rows and columns exchanged, and predicts the mean over
+            both orientations, where domain, sampling and law of scalar fields allow it.
         region: ``{latitude: [south, north], longitude: [west, east]}``, degrees.
         leads: what is scored.
         memory_gb: data larger than this are not loaded; ``surrogate.prepare`` makes a store of them.

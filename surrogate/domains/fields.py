@@ -26,7 +26,7 @@ from surrogate.domains.base import Domain, Evaluation
 from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.domains.forecast import field_step
 from surrogate.domains.frame import FieldFrame
-from surrogate.losses import level_weights, relative_l2, weighted_mse
+from surrogate.losses import level_weights, relative_h1, relative_l2, weighted_mse
 from surrogate.models.base import find_model, find_registered_model
 
 
@@ -65,7 +65,8 @@ class Fields(Domain):
         self.normalizer = fit_normalizer(
             self.source, self.splits, anomaly=self.data.anomaly, rollout=longest, base=self.data.base
         )
-        self.frame = FieldFrame(self.spec, self.normalizer, self.source.static, self._features())
+        symmetry = self.data.augment
+        self.frame = FieldFrame(self.spec, self.normalizer, self.source.static, self._features(), symmetry)
         self._check_weights()
         if self.data.augment == "transpose":
             check_square(self.spec.grid)
@@ -95,14 +96,14 @@ class Fields(Domain):
             mask = np.ones((*own.grid.shape, len(own.outputs)), bool)
             normalizer = replace(normalizer, spec=own, mask=mask)
         self.normalizer = normalizer
-        self.frame = FieldFrame(own, normalizer, self.source.static, surrogate.frame.features)
+        self.frame = replace(surrogate.frame, spec=own, normalizer=normalizer, static=self.source.static)
         members = tuple(np.ones(len(line), bool) for line in self.source.timelines)
         none = tuple(~m for m in members)
         self.splits = Splits({"train": none, "valid": none, "test": members})
         self.leads = self._leads()
         self.max_lead = max(self.leads.values())
         self._require_samples("test", self.max_lead)
-        model = self.frame.build_model(self.experiment.model_name, self.experiment.model, nnx.Rngs(0))
+        model = self.frame.empty_model(self.experiment.model_name, self.experiment.model)
         graphdef, variables = nnx.split(model)
         here, there = (jax.tree.map(np.shape, t) for t in (nnx.to_pure_dict(variables), surrogate.params))
         if here != there:
@@ -262,6 +263,7 @@ class Fields(Domain):
     def constants(self) -> PyTree:
         normalizer, config = self.normalizer, self.experiment.train.loss
         return self.frame.constants() | {
+            "symmetry": {},  # in training one orientation is drawn at random
             "weights": jnp.asarray(self.weights(), jnp.float32),
             "channels": jnp.asarray(level_weights(self.spec, config.variables, config.levels), jnp.float32),
             "target_scale": jnp.asarray(normalizer.target_scale),
@@ -272,17 +274,18 @@ class Fields(Domain):
     def loss(
         self, model: nnx.Module, constants: PyTree, batch: PyTree, key: jax.Array, stage: Hashable
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Mean over steps of the area-weighted squared error in units of the change that persistence misses."""
+        """Mean over steps of ``train.loss``; by default the area-weighted squared error in units of the change that persistence misses."""
         if self.data.augment == "transpose":
             batch = random_transpose(batch, key)
         prognostic, steps = self.frame.num_prognostic, batch["target"].shape[1]
+        relative = {"relative_l2": relative_l2, "relative_h1": relative_h1}.get(self.experiment.train.loss.kind)
 
         def step(state: jax.Array, inputs: PyTree) -> tuple[jax.Array, jax.Array]:
             state, outputs = field_step(model, constants, state, inputs["forcing"], prognostic)
             target, scale = inputs["target"], inputs["scale"]
-            if self.experiment.train.loss.kind == "relative_l2":
+            if relative is not None:
                 p, t = (x * constants["scale"] + constants["center"] for x in (outputs, target))
-                return state, relative_l2(p, t, constants["weights"], constants["channels"])
+                return state, relative(p, t, constants["weights"], constants["channels"])
             error = weighted_mse(outputs / scale, target / scale, constants["weights"], constants["channels"])
             return state, error
 
@@ -313,6 +316,7 @@ class Fields(Domain):
         meaning = {
             "spec": self.spec.to_dict(),
             "features": list(self.frame.features),
+            "symmetry": self.frame.symmetry,
             "leads": list(self.leads),
             "normalisation": describe(self.normalizer),
         }
@@ -334,10 +338,12 @@ class Fields(Domain):
         meaning, model = manifest["meaning"], manifest["model"]
         spec = Spec.from_dict(meaning["spec"])
         normalizer = Normalizer.from_arrays(spec, arrays)
-        frame = FieldFrame(spec, normalizer, arrays["static"], tuple(meaning["features"]))
+        frame = FieldFrame(
+            spec, normalizer, arrays["static"], tuple(meaning["features"]), meaning.get("symmetry", "none")
+        )
         model_class: Any = find_registered_model(str(model["name"]))
         config = build(model_class.Config, model["settings"], "model.settings")
-        graphdef, params = fill(frame.build_model(str(model["name"]), config, nnx.Rngs(0)))
+        graphdef, params = fill(frame.empty_model(str(model["name"]), config))
         return FieldSurrogate(manifest, frame, graphdef, params)
 
     def provenance(self) -> list[dict[str, Any]]:

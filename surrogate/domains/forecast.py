@@ -22,12 +22,16 @@ def field_step(
 
     The model's increments come in units of their own standard deviation, ``constants["increment"]``
     (P + D,), so that an untrained model of small outputs is persistence, or the forecast of
-    ``constants["base"]`` where that has arrays. Points without a value stay 0.
+    ``constants["base"]`` where that has arrays. Points without a value stay 0. With ``transpose`` in
+    ``constants["symmetry"]`` the increments are the mean over both orientations of the sample.
 
     Returns:
         The next state and the outputs at the new time.
     """
-    raw = model(state, forcing, constants["static"]) * constants["increment"]
+    raw = model(state, forcing, constants["static"])
+    if "transpose" in constants["symmetry"]:
+        raw = 0.5 * (raw + exchange(model(exchange(state), exchange(forcing), constants["static"])))
+    raw = raw * constants["increment"]
     if num_prognostic:
         base = base_step(constants["base"], state[..., state.shape[-1] - num_prognostic :])
         raw = jnp.concatenate([raw[..., :num_prognostic] + base, raw[..., num_prognostic:]], axis=-1)
@@ -35,6 +39,11 @@ def field_step(
     if not num_prognostic:
         return state, outputs
     return jnp.concatenate([state[..., num_prognostic:], outputs[..., :num_prognostic]], axis=-1), outputs
+
+
+def exchange(fields: jax.Array) -> jax.Array:
+    """Rows and columns of (B, H, W, C) exchanged."""
+    return jnp.swapaxes(fields, 1, 2)
 
 
 def base_step(base: PyTree, state: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ The training domain and a loaded surrogate both hold one, so that they feed a mo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from flax import nnx
 import jax
@@ -23,12 +23,19 @@ from surrogate.models.base import FieldGeometry, find_model
 
 @dataclass(frozen=True)
 class FieldFrame:
-    """Attributes: ``static`` (H, W, S) physical units; ``features`` names of position and time features."""
+    """Attributes:
+
+    static: (H, W, S) physical units.
+    features: names of position and time features.
+    symmetry: ``transpose`` where a forecast is the mean of the network's for a sample and for the sample with rows
+        and columns exchanged, turned back: what a network has learnt of a symmetry by example is not exact.
+    """
 
     spec: Spec
     normalizer: Normalizer
     static: np.ndarray
     features: tuple[str, ...]
+    symmetry: Literal["none", "transpose"] = "none"
 
     @property
     def num_prognostic(self) -> int:
@@ -96,8 +103,14 @@ class FieldFrame:
             "static": jnp.asarray(self.static_inputs()),
             "increment": jnp.asarray(self.normalizer.target_scale[0]),
             "mask": jnp.asarray(self.normalizer.mask, jnp.float32),
+            # Structure, not values: what is in there is compiled in.
+            "symmetry": {"transpose": {}} if self.symmetry == "transpose" else {},
             "base": jax.tree.map(jnp.asarray, base.arrays() if base is not None else {}),
         }
 
     def build_model(self, name: str, config: Any, rngs: nnx.Rngs) -> nnx.Module:
         return find_model(name)(self.geometry(), config, rngs=rngs)  # type: ignore[call-arg]
+
+    def empty_model(self, name: str, config: Any) -> nnx.Module:
+        """A model whose parameters are shapes alone, to be filled."""
+        return nnx.eval_shape(lambda: self.build_model(name, config, nnx.Rngs(0)))

@@ -104,12 +104,9 @@ class _Run:
 
     def go(self) -> RunResult:
         config, experiment = self.config, self.experiment
-        model = self.domain.build_model(nnx.Rngs(config.seed))
-        self.graphdef, variables = nnx.split(model)
-        params = nnx.to_pure_dict(variables)
-        self.num_parameters = sum(p.size for p in jax.tree.leaves(params))
         self.optimizer = make_optimizer(experiment.optim, config.steps)
-        state = initial_state(params, self.optimizer, config)
+        state = self._create()
+        self.num_parameters = sum(p.size for p in jax.tree.leaves(state["params"]))
         self.constants = self.domain.constants()
         checkpoints = Checkpoints(self.directory / "checkpoints", keep=config.keep_checkpoints)
         try:
@@ -127,6 +124,17 @@ class _Run:
         params = evaluated_params(state, config)
         summary = publish(self, self.graphdef, params, done)
         return RunResult(self.directory, "complete", summary)
+
+    def _create(self) -> dict[str, Any]:
+        """The state before the first update; sets ``graphdef``."""
+
+        def build() -> dict[str, Any]:
+            # The graph is the same for traced values as for real ones, and leaves through the side door.
+            self.graphdef, variables = nnx.split(self.domain.build_model(nnx.Rngs(self.config.seed)))
+            return initial_state(nnx.to_pure_dict(variables), self.optimizer, self.config)
+
+        # One program that runs once: random generators are slow to optimise, an array at a time most of all.
+        return jax.jit(build).lower().compile(compiler_options={"xla_backend_optimization_level": "0"})()
 
     def _restore(self, checkpoints: Checkpoints, state: dict[str, Any]) -> tuple[dict[str, Any], int]:
         provenance = self.directory / "provenance.json"
@@ -255,7 +263,10 @@ class _Run:
             if config.select == "best":
                 raise UserError("train.select=best needs a validation split; give data.split.valid")
             return None
-        chosen = np.unique(np.linspace(0, size - 1, min(size, config.valid_samples)).round().astype(int))
+        count = min(size, config.valid_samples)
+        if count > config.batch_size:
+            count -= count % config.batch_size  # whole batches: one shape, one compilation
+        chosen = np.unique(np.linspace(0, size - 1, count).round().astype(int))
         chunks = np.array_split(chosen, -(-len(chosen) // config.batch_size))
         batches = [(len(c), jax.device_put(self.domain.batch("valid", c, stage))) for c in chunks]
         key = jax.random.key(0)

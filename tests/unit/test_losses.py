@@ -143,3 +143,25 @@ def test_relative_l2_is_the_metric_and_its_gradient_is_finite_at_the_truth() -> 
     assert float(relative_l2(prediction, target, weights, np.array([1.0, 3.0]))) == pytest.approx(expected, rel=1e-5)
     gradient = jax.grad(lambda p: relative_l2(p, target, weights, np.ones(2)))(target)
     assert np.isfinite(gradient).all()
+
+
+def test_relative_h1_adds_the_differences_of_neighbours_that_are_both_there() -> None:
+    from surrogate.losses import relative_h1, relative_l2
+
+    x, y = np.meshgrid(np.arange(6.0), np.arange(5.0))
+    target = np.stack([x + 2 * y + 1])[..., None]
+    whole = np.ones((5, 6, 1))
+    # The error is 0.1 x: its values, its 25 differences of 0.1 along rows, none along columns.
+    error, size = 0.01 * (x**2).sum() + 25 * 0.01, (target**2).sum() + 25 + 4 * 24
+    got = relative_h1(target + 0.1 * x[None, ..., None], target, whole, np.ones(1))
+    assert float(got) == pytest.approx(np.sqrt(error / size), rel=1e-5)
+    # A constant error has no differences: only the target's norm grows.
+    shifted = [float(f(target + 0.3, target, whole, np.ones(1))) for f in (relative_h1, relative_l2)]
+    assert shifted[0] < shifted[1]
+    masked = whole.copy()
+    masked[2, 3] = 0
+    prediction = target + 0.2
+    prediction[0, 2, 3] = 1e6
+    assert float(relative_h1(prediction, target, masked, np.ones(1))) < 1
+    gradient = jax.grad(lambda p: relative_h1(p, target, masked, np.ones(1)))(jax.numpy.asarray(target))
+    assert np.isfinite(gradient).all()
