@@ -75,6 +75,10 @@ class Frames:
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
             object.__setattr__(self, name, array)
+        if self.stress is not None:
+            skew = np.nan_to_num(np.abs(self.stress - self.stress.transpose(0, 2, 1)))
+            if (skew > 1e-12 + 1e-9 * np.nan_to_num(np.abs(self.stress))).any():
+                raise ValueError("stress is not symmetric")
         properties = {k: np.ascontiguousarray(v, np.float64) for k, v in self.properties.items()}
         for name, values in properties.items():
             if values.shape != (num,):

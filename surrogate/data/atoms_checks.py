@@ -16,6 +16,7 @@ _FLAT = 1e-4
 # eV/Å and eV/Å³ (16 TPa): more than any configuration of a training set has, and what wrong units look like.
 _LARGEST_FORCE = 1e5
 _LARGEST_STRESS = 1e2
+_LARGEST = 1e12  # of anything else; NetCDF's fill value is 1e37
 
 
 def check_frames(frames: Frames) -> Frames:
@@ -86,17 +87,21 @@ def check_copied_stress(frames: Frames) -> None:
 
 
 def _check_atoms(kind: str, values: np.ndarray, frames: Frames) -> None:
-    bad = ~np.isfinite(values).all(1)
+    bad = ~(np.abs(values) < _LARGEST).all(1)
     if bad.any():
         atom = int(np.argmax(bad))
-        raise UserError(f"{_atom(atom, frames)} has the {kind} {values[atom].tolist()}: not finite")
+        raise UserError(f"{_atom(atom, frames)} has the {kind} {values[atom].tolist()}: {_why(values[atom])}")
 
 
 def _check_per_frame(name: str, values: np.ndarray, frames: Frames) -> None:
-    bad = ~np.isfinite(values.reshape(len(frames), -1)).all(1)
+    bad = ~(np.abs(values.reshape(len(frames), -1)) < _LARGEST).all(1)
     if bad.any():
         i = int(np.argmax(bad))
-        raise UserError(f"{frames.place(i)}: the {name} is {np.asarray(values[i]).tolist()}: not finite")
+        raise UserError(f"{frames.place(i)}: the {name} is {np.asarray(values[i]).tolist()}: {_why(values[i])}")
+
+
+def _why(values: np.ndarray) -> str:
+    return "too large, a value that was never written?" if np.isfinite(values).all() else "not finite"
 
 
 def _atom(atom: int, frames: Frames) -> str:

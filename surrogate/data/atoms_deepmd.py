@@ -119,7 +119,7 @@ def _load(path: Path, shape: tuple[int | None, int]) -> np.ndarray:
         values: Any = np.load(path, allow_pickle=False, mmap_mode=None)
     except FileNotFoundError:
         raise UserError(f"{path}: is missing") from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, MemoryError) as error:
         raise UserError(f"{path}: is not a numpy array of numbers, or is cut short ({error})") from None
     if values.dtype.kind not in "fiu":
         raise UserError(f"{path}: holds {values.dtype}, not numbers")

@@ -26,6 +26,7 @@ _PAIR = re.compile(
         (?:\s*=\s*(?:"(?P<quoted>(?:\\.|[^"\\])*)"|'(?P<single>[^']*)'|\{(?P<braces>[^}]*)\}|(?P<list>\[[^\n]*?\](?=\s|$))|(?P<bare>\S+)))?""",
     re.VERBOSE,
 )
+_WORDS = {"lattice": "Lattice", "pbc": "pbc", "properties": "Properties"}
 _KINDS = {"R": float, "I": int, "S": str, "L": str}
 
 
@@ -144,6 +145,10 @@ def _header(text: str, place: str) -> dict[str, str]:
         if key in info and info[key] != values[0]:
             raise UserError(f"{place}: the key {key!r} stands twice, as {info[key]!r} and as {values[0]!r}")
         info[key] = values[0]
+        meant = _WORDS.get(key.lower(), key)
+        if key != meant:
+            # Read as a key like any other, it would silently make a molecule of a crystal.
+            raise UserError(f"{place}: the key {key!r} must be spelt {meant!r}")
     return info
 
 
@@ -206,7 +211,12 @@ def _stress(frame: XyzFrame, name: str, periodic: bool) -> np.ndarray | None:
     if name not in frame.info:
         if not periodic:
             return None  # a molecule in a set with crystals
-        raise missing(frame.place, "stress", name, (k for k, v in frame.info.items() if len(v.split()) in (6, 9)))
+        raise missing(
+            frame.place,
+            "stress",
+            name,
+            (k for k, v in frame.info.items() if k != "Lattice" and len(v.split()) in (6, 9)),
+        )
     values = _values(frame, name, frame.info[name])
     if len(values) not in (6, 9):
         raise UserError(f"{frame.place}: {name!r} has {len(values)} numbers, a stress has 6 or 9")

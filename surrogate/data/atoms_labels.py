@@ -87,8 +87,12 @@ class Labels:
             except UserError as error:
                 raise ValueError(f"property_units.{name}: {error}") from None
         if self.units.stress is not None:
-            check = energy_factor if self.stress_convention == "virial" else stress_factor
-            check(self.units.stress, "units.stress")
+            try:
+                stress_factor(self.units.stress, "units.stress")
+            except UserError:
+                if self.stress_convention in ("tension", "compression"):
+                    raise
+                energy_factor(self.units.stress, "units.stress")  # of a virial, which the format may say it is
         if self.stress is None and (self.stress_convention or self.stress_order or self.units.stress):
             raise ValueError("stress is null, so its convention, order and units mean nothing; name the stress too")
 

@@ -30,7 +30,7 @@ def read_npz(path: str | os.PathLike[str], labels: Labels | None = None) -> Fram
     try:
         with np.load(path, allow_pickle=False) as file:
             return _read(str(path), file, labels)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, AttributeError, TypeError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, MemoryError) as error:
         raise UserError(f"{path}: is not a .npz file of numbers, or is damaged ({error})") from None
 
 

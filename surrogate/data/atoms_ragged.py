@@ -21,6 +21,7 @@ import xarray as xr
 
 from surrogate.core.types import UserError
 from surrogate.data.atoms import Frames
+from surrogate.data.atoms_files import open_netcdf
 from surrogate.data.atoms_labels import Labels, Native, Raw, assemble, missing
 from surrogate.data.atoms_units import VOIGT, property_factor, to_voigt
 from surrogate.data.disk import Disk
@@ -182,9 +183,8 @@ def read_ragged(path: str | os.PathLike[str], labels: Labels | None = None) -> F
         UserError: for a file that is damaged, counts that exceed it, units that are not stated, a label that was named
             and is missing, and what the checks refuse.
     """
-    from surrogate.data.files import open_files
-
-    return frames_of(str(path), open_files(str(path))[0].dataset, labels)
+    with open_netcdf(path) as dataset:
+        return frames_of(str(path), dataset, labels)
 
 
 def read_splits(path: str | os.PathLike[str], labels: Labels | None = None) -> dict[str, Frames]:
@@ -193,16 +193,25 @@ def read_splits(path: str | os.PathLike[str], labels: Labels | None = None) -> d
     Raises:
         UserError: for a file without splits, and as :func:`read_ragged`.
     """
-    from surrogate.data.files import open_files
-
-    dataset = open_files(str(path))[0].dataset
-    if "split" not in dataset.variables or not is_ragged(dataset):
-        raise UserError(
-            f"{path}: holds no splits; only what surrogate.prepare wrote does. Read it with data.source=netcdf"
-        )
-    frames = frames_of(str(path), dataset, labels)
-    split = _values(str(path), dataset, "split")
+    with open_netcdf(path) as dataset:
+        if not _with_splits(dataset):
+            raise UserError(
+                f"{path}: holds no splits; only what surrogate.prepare wrote does. Read it with data.source=netcdf"
+            )
+        frames = frames_of(str(path), dataset, labels)
+        split = _values(str(path), dataset, "split", (len(frames),))
     return {name: frames[split == i] for i, name in enumerate(SPLITS) if (split == i).any()}
+
+
+def has_splits(path: str | os.PathLike[str]) -> bool:
+    """Whether :func:`read_splits` can read a NetCDF file."""
+    with open_netcdf(path) as dataset:
+        return _with_splits(dataset)
+
+
+def _with_splits(dataset: xr.Dataset) -> bool:
+    meanings = dataset["split"].attrs.get("flag_meanings") if "split" in dataset.variables else None
+    return meanings == " ".join(SPLITS) and is_ragged(dataset)
 
 
 def frames_of(path: str, dataset: xr.Dataset, labels: Labels | None) -> Frames:

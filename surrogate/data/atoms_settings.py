@@ -21,7 +21,7 @@ class AtomsDataConfig(Labels):
             ``deepmd`` (directories), ``npz`` (padded arrays).
         root: relative entries are below it.
         fetch: what to tell a person whose files are absent.
-        paths: files, globs or directories to train on.
+        paths: files, globs or directories to train on; ``FILE@START:STOP:STEP`` takes some of a file's frames.
         valid_paths: the same for validation; without them ``valid_fraction`` of ``paths`` is taken.
         test_paths: the same for the test; without them ``test_fraction`` of ``paths`` is taken.
         split_by: what the fractions are taken by: ``frame`` (at random; right for independent configurations),

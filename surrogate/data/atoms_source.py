@@ -6,6 +6,7 @@ from dataclasses import replace
 import glob
 import logging
 from pathlib import Path
+import re
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def open_atoms(config: AtomsDataConfig) -> dict[str, Frames]:
     """
     if config.source == "simulate":
         config = _simulated(config)
-    splits = _open_store(config) if config.source == "store" else _open_files(config)
+    splits = _open_store(config) if _is_store(config) else _open_files(config)
     if config.train_frames is not None:
         train = splits["train"]
         if config.train_frames > len(train):
@@ -91,7 +92,8 @@ def provenance(config: AtomsDataConfig) -> list[dict[str, Any]]:
     if config.source == "simulate":
         config = _simulated(config)
     entries = (*config.paths, *config.valid_paths, *config.test_paths)
-    return [fingerprint(path) for entry in entries for path in _resolve(entry, config)]
+    files = dict.fromkeys(path for entry in entries for path in _resolve(_slice(entry)[0], config))
+    return [fingerprint(path) for path in files]
 
 
 # -- files ---------------------------------------------------------------------------------------
@@ -122,6 +124,24 @@ def _simulated(config: AtomsDataConfig) -> AtomsDataConfig:
     return replace(config, source="store", root="", paths=(str(path),))
 
 
+def _is_store(config: AtomsDataConfig) -> bool:
+    """Whether the data bring their own splits: as the settings say, or as one prepared file says of itself."""
+    from surrogate.data.atoms_ragged import has_splits
+
+    if config.source != "auto":
+        return config.source == "store"
+    files = [p for entry in config.paths for p in _resolve(_slice(entry)[0], config)]
+    stores = [p for p in files if not Path(p).is_dir() and _kind(p) == "netcdf" and has_splits(p)]
+    if not stores:
+        return False
+    if len(files) > 1 or config.valid_paths or config.test_paths:
+        raise UserError(
+            f"{stores[0]}: is a store with splits of its own, so it is read alone; data.source=netcdf mixes its frames, "
+            "those of its test among them, with other files"
+        )
+    return True
+
+
 def _open_store(config: AtomsDataConfig) -> dict[str, Frames]:
     from surrogate.data.atoms_ragged import read_splits
 
@@ -139,16 +159,23 @@ def _open_store(config: AtomsDataConfig) -> dict[str, Frames]:
 def _open_files(config: AtomsDataConfig) -> dict[str, Frames]:
     if not config.paths:
         raise UserError("data.paths is empty; give files, globs or directories of atoms: data.paths=[train.extxyz]")
-    seen: dict[str, str] = {}
+    config = replace(config, species=_species(config))
+    seen: list[tuple[str, str, set[int]]] = []
     parts: dict[str, list[Frames]] = {}
     for setting in ("paths", "valid_paths", "test_paths"):
         for entry in getattr(config, setting):
-            for path in _resolve(entry, config):
+            name, part = _slice(entry)
+            for path in _resolve(name, config):
+                frames = read_atoms(path, config, config.source)
+                chosen = np.arange(len(frames))[part]
+                if not len(chosen):
+                    raise UserError(f"data.{setting}: {entry} selects none of the {len(frames)} frames of {path}")
                 real = str(Path(path).resolve())
-                if real in seen:
-                    raise UserError(f"data.{setting}: {path} is already in data.{seen[real]}")
-                seen[real] = setting
-                parts.setdefault(setting, []).append(read_atoms(path, config, config.source))
+                for other, earlier, used in seen:
+                    if other == real and used & set(chosen.tolist()):
+                        raise UserError(f"data.{setting}: {entry} is already in data.{earlier}")
+                seen.append((real, setting, set(chosen.tolist())))
+                parts.setdefault(setting, []).append(frames[chosen])
     Frames.concat([p for part in parts.values() for p in part])  # labels must agree between all of them
     train = Frames.concat(parts["paths"])
     splits = {"valid": parts.get("valid_paths"), "test": parts.get("test_paths")}
@@ -162,6 +189,23 @@ def _open_files(config: AtomsDataConfig) -> dict[str, Frames]:
         result |= {name: train[taken == name] for name in wanted}
         train = train[taken == "train"]
     return {"train": train, **{name: result[name] for name in ("valid", "test") if name in result}}
+
+
+def _slice(entry: str) -> tuple[str, slice]:
+    """``"qm9.npz@0:8000"`` → the file, and which of its frames; Python's rule for slices."""
+    match = re.fullmatch(r"(.+)@(-?\d*):(-?\d*)(?::([1-9]\d*))?", entry)
+    if not match:
+        return entry, slice(None)
+    start, stop, step = (int(v) if v else None for v in match.groups()[1:])
+    return match[1], slice(start, stop, step)
+
+
+def _species(config: AtomsDataConfig) -> str | None:
+    """``data.species`` where it is a file: below ``root`` like all files."""
+    species = config.species
+    if species is None or not config.root or not (Path(config.root).expanduser() / species).is_file():
+        return species
+    return str(Path(config.root).expanduser() / species)
 
 
 def _resolve(entry: str, config: AtomsDataConfig) -> list[str]:
@@ -225,7 +269,7 @@ def _check_together(config: AtomsDataConfig, splits: dict[str, Frames]) -> None:
     """What only shows when all frames are seen at once."""
     together = Frames.concat(list(splits.values()))
     check_copied_stress(together)
-    if config.check_consistency and config.source != "store":  # what was simulated or prepared has been checked
+    if config.check_consistency:
         for group in splits.values():
             check_consistency(group)
     known = {_identity(splits["train"], i) for i in range(len(splits["train"]))}
