@@ -10,7 +10,7 @@ over pairs that are close, ΔE = a W_forces + b W_stress gives a = b = 1 when na
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ _MIN_PAIRS = 10
 # Å an atom may have moved, plus 5 Å times the strain: as far as a crystal's energy is nearly quadratic.
 _NEAR = 1.0
 _CLEAR = 0.9  # fraction of the variance of ΔE that the fit must explain before a small factor is believed
+_SURE = 0.97  # … before another order of the stress's components is
 _SIGMAS = 5.0  # standard errors from zero before any factor is
 # What mistakes look like: the factor that the values still need.
 _MISTAKES = {
@@ -68,9 +69,12 @@ def check_consistency(frames: Frames) -> Consistency:
     only where the fit explains 90%. Data without close pairs are left alone.
 
     Raises:
-        UserError: with the factor that was found, and the mistake that it looks like.
+        UserError: with the factor that was found, and the mistake that it looks like; or for components of the stress
+            that explain the energies in another order only.
     """
     found = measure_consistency(frames)
+    if found.explained < _CLEAR:
+        _check_order(frames, found)
     for kind in ("forces", "stress"):
         if (fitted := getattr(found, kind)) is None:
             continue
@@ -87,6 +91,27 @@ def check_consistency(frames: Frames) -> Consistency:
             "data.check_consistency=false trains on them as they are"
         )
     return found
+
+
+def _check_order(frames: Frames, found: Consistency) -> None:
+    """Would the stress fit if its last three components were meant in the other of the two common orders?"""
+    if frames.stress is None or found.pairs < _MIN_PAIRS:
+        return
+    ase = ((1, 2), (0, 2), (0, 1))  # yz, xz, xy
+    vasp = ((0, 1), (1, 2), (0, 2))  # xy, yz, xz
+    for read_as, meant in ((ase, vasp), (vasp, ase)):
+        stress = frames.stress.copy()
+        for (i, j), (a, b) in zip(read_as, meant, strict=True):
+            stress[:, a, b] = stress[:, b, a] = frames.stress[:, i, j]
+        other = measure_consistency(replace(frames, stress=stress))
+        if other.explained > _SURE and other.explained > found.explained + 0.1:
+            names = [",".join("xyz"[i] + "xyz"[j] for i, j in pairs) for pairs in (read_as, meant)]
+            raise UserError(
+                f"{frames.groups[0]}: between {found.pairs} pairs of similar frames forces and stress explain "
+                f"{100 * found.explained:.0f}% of the changes of the energy, and {100 * other.explained:.0f}% when the last "
+                f"three components of the stress are {names[1]} and not {names[0]}: its order is wrong "
+                f"(read as {frames.labels.get('stress', 'stress')}); data.check_consistency=false trains on it as it is"
+            )
 
 
 def measure_consistency(frames: Frames) -> Consistency:

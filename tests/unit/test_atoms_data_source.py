@@ -16,6 +16,7 @@ from surrogate.data.atoms import Frames
 from surrogate.data.atoms_consistency import check_consistency, measure_consistency
 from surrogate.data.atoms_ragged import write_ragged
 from surrogate.data.atoms_source import AtomsDataConfig, open_atoms, provenance
+from surrogate.data.atoms_units import from_voigt, to_voigt
 
 
 def springs(num: int = 60, atoms: int = 5, seed: int = 0, *, name: str = "s.nc", spread: float = 0.08) -> Frames:
@@ -262,6 +263,20 @@ def test_wrong_signs_and_units_are_recognised(kind: str, factor: float, message:
         with pytest.raises(UserError, match=r"data.check_consistency=false trains on them as they are"):
             open_atoms(AtomsDataConfig(paths=(str(path),), stress="stress"))
         assert open_atoms(AtomsDataConfig(paths=(str(path),), stress="stress", check_consistency=False))
+
+
+def test_a_wrong_order_of_the_stress_is_recognised() -> None:
+    right = springs(spread=0.02)
+    assert check_consistency(right).explained > 0.99
+    for order, meant in (
+        ("xx,yy,zz,xy,yz,xz", "yz,xz,xy and not xy,yz,xz"),
+        ("xx,yy,zz,yz,xz,xy", "xy,yz,xz and not yz,xz,xy"),
+    ):
+        stored = to_voigt(right.stress)
+        if order == "xx,yy,zz,yz,xz,xy":
+            stored = stored[:, [0, 1, 2, 5, 3, 4]]
+        with pytest.raises(UserError, match=rf"are {meant}: its order is wrong"):
+            check_consistency(replace(right, stress=from_voigt(stored, order)))
 
 
 def test_unrelated_frames_are_left_alone() -> None:
