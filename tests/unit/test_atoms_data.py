@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 import os
 from pathlib import Path
+import sys
 
 import numpy as np
 import pytest
@@ -500,3 +501,32 @@ def test_offsets_and_owners_agree() -> None:
     assert frames.offsets.tolist() == [0, 3, 4, 8]
     for i, (a, b) in enumerate(pairwise(frames.offsets)):
         assert (frames.frame_of_atom[a:b] == i).all()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path) -> None:
+    """A limit on the size of a file fails a write as a full disk does, with EFBIG instead of ENOSPC."""
+    import resource
+
+    path = write_ragged(tmp_path / "a.nc", make_frames())
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*a.nc: File too large"):
+            write_ragged(path, make_frames((400,) * 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.nc"]
+    with pytest.raises(UserError, match=r"cannot write .*b.nc: No such file or directory"):
+        write_ragged(tmp_path / "none" / "b.nc", make_frames())
+
+
+def test_what_is_written_is_cf(tmp_path: Path) -> None:
+    """The checker of the IOOS community finds nothing, recommendations included."""
+    pytest.importorskip("compliance_checker.runner", reason="compliance-checker is in the test extra")
+    from test_cf import findings
+
+    frames = make_frames((3, 1, 4, 2), groups=("a.xyz", "b.xyz"))
+    assert findings(write_ragged(tmp_path / "a.nc", {"train": frames[:3], "test": frames[3:]})) == []
