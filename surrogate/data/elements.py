@@ -18,6 +18,7 @@ SYMBOLS: tuple[str, ...] = (
     "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu", "Am", "Cm", "Bk", "Cf", "Es", "Fm", "Md", "No", "Lr",
     "Rf", "Db", "Sg", "Bh", "Hs", "Mt", "Ds", "Rg", "Cn", "Nh", "Fl", "Mc", "Lv", "Ts", "Og",
 )  # fmt: skip
+_MOST_ATOMS = 10_000_000  # of a formula: a slip of the keyboard must not fill the memory
 NUM_ELEMENTS = len(SYMBOLS) - 1  # 118
 _NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number}
 
@@ -52,6 +53,8 @@ def parse_formula(text: str, place: str) -> np.ndarray:
     stack: list[list[str]] = [[]]
     last: list[str] = []
     for token in tokens:
+        if token.isdigit() and int(token[:9]) * len(last) > _MOST_ATOMS:
+            raise UserError(f"{place}: {text!r} has more than {_MOST_ATOMS} atoms")
         if token == "(":
             stack.append([])
             last = []

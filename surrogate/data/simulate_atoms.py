@@ -110,8 +110,7 @@ class AlloyConfig:
     @property
     def file_name(self) -> str:
         """Readable, and with a hash of everything that decides the numbers."""
-        settings = {**asdict(self), "format": FORMAT_VERSION}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+        digest = hashlib.sha256(f"{_settings(self)} {FORMAT_VERSION}".encode()).hexdigest()[:12]
         return f"emt-{''.join(self.elements)}-{4 * self.size**3}atoms-seed{self.seed}-{digest}.nc"
 
     @property
@@ -152,7 +151,13 @@ def simulate_alloy(
 
 
 def _settings(config: AlloyConfig) -> str:
-    return json.dumps(asdict(config), sort_keys=True)
+    """All settings as text, the same for 4 and 4.0."""
+    settings = asdict(config)
+    settings["time_step"] = float(config.time_step)
+    settings["strain"] = float(config.strain)
+    for name in ("temperatures", "volume_range"):
+        settings[name] = [float(v) for v in settings[name]]
+    return json.dumps(settings, sort_keys=True)
 
 
 def _check(path: Path, config: AlloyConfig) -> None:

@@ -153,6 +153,8 @@ def test_formulas_keep_their_order() -> None:
     for wrong in ("", "2H", "(H", "H)", "h2", "H2-O", "H0", "Xx"):
         with pytest.raises(UserError, match=r"formula|chemical symbol"):
             parse_formula(wrong, "data.species")
+    with pytest.raises(UserError, match="more than 10000000 atoms"):
+        parse_formula("O H99999999999999", "data.species")
 
 
 def test_units_agree_with_scipy() -> None:

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from surrogate.config import build
 from surrogate.core.types import UserError
 from surrogate.data.atoms_ragged import read_splits
 from surrogate.data.atoms_source import AtomsDataConfig, open_atoms
@@ -100,6 +101,16 @@ def test_the_same_settings_give_the_same_numbers(tiny, tmp_path: Path) -> None:
     # More of them leave the others as they are.
     more = read_splits(simulate_alloy(dataclasses.replace(TINY, trajectories=3), tmp_path))["train"]
     np.testing.assert_array_equal(more[:6].positions, first["train"][:6].positions)
+
+
+def test_settings_come_from_lists_and_whole_numbers() -> None:
+    settings = {"elements": ["Ni", "Al"], "temperatures": [300, 600], "volume_range": [0, 0.1], "time_step": 4}
+    config = build(AlloyConfig, settings, "data.simulate")
+    assert config == AlloyConfig(
+        elements=("Ni", "Al"), temperatures=(300.0, 600.0), volume_range=(0.0, 0.1), time_step=4.0
+    )
+    same = AlloyConfig(elements=("Ni", "Al"), temperatures=(300, 600), volume_range=(0, 0.1), time_step=4)
+    assert config.file_name == same.file_name  # 4 and 4.0 fs are one simulation
 
 
 def test_every_setting_changes_the_file_name() -> None:
