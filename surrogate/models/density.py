@@ -11,6 +11,7 @@ products of them do not grow with the number of neighbors.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 import math
 
 from flax import nnx
@@ -25,13 +26,22 @@ from surrogate.models.radial import basis_means, bessel_basis
 from surrogate.models.sphere import harmonics
 
 
-def edge_features(vectors: Array, cutoff: float, l_max: int, basis: int) -> tuple[jax.Array, jax.Array]:
-    """Harmonics (N, (l_max + 1)², M) of the directions and radial basis (N, basis, M) of the lengths of (3, N, M)."""
+@dataclass(frozen=True)
+class EdgeFeatures:
+    """What all layers need of the geometry."""
+
+    components: list[jax.Array]  # (l_max + 1)² harmonics, (N, M) each
+    angular: jax.Array  # the same, (N, (l_max + 1)², M)
+    radial: jax.Array  # (N, M, basis)
+
+
+def edge_features(vectors: Array, cutoff: float, l_max: int, basis: int) -> EdgeFeatures:
+    """Harmonics of the directions and radial basis of the lengths of (3, N, M)."""
     x, y, z = vectors
     length = jnp.sqrt(x * x + y * y + z * z)
     inverse = 1 / length
-    angular = harmonics(x * inverse, y * inverse, z * inverse, l_max)
-    return jnp.stack(angular, axis=1), jnp.stack(bessel_basis(length / cutoff, basis), axis=1)
+    angular = [jnp.asarray(y_lm) for y_lm in harmonics(x * inverse, y * inverse, z * inverse, l_max)]
+    return EdgeFeatures(angular, jnp.stack(angular, axis=1), jnp.stack(bessel_basis(length / cutoff, basis), axis=-1))
 
 
 def one_hot(graph: Graph, num_species: int, dtype: jnp.dtype) -> jax.Array:
@@ -42,8 +52,8 @@ def one_hot(graph: Graph, num_species: int, dtype: jnp.dtype) -> jax.Array:
 def by_degree(density: jax.Array) -> list[jax.Array]:
     """(N, (l_max + 1)², Q) → [(2l + 1, N, Q) for each l], so that a matrix over channels is one product."""
     first = jnp.swapaxes(density, 0, 1)
-    l_max = math.isqrt(first.shape[0]) - 1
-    return [first[degree**2 : (degree + 1) ** 2] for degree in range(l_max + 1)]
+    # Unlike slices, whose derivatives are padded arrays that are added, a split is undone by one concatenation.
+    return list(jax.lax.split(first, [2 * degree + 1 for degree in range(math.isqrt(len(first)))], axis=0))
 
 
 class Density(nnx.Module):
@@ -55,8 +65,8 @@ class Density(nnx.Module):
         num = len(geometry.species)
         self.num_neighbors = geometry.num_neighbors
         self.norm = 1 / math.sqrt(geometry.num_neighbors)
-        self.embed_channels = min(num, species_channels) if num > 1 else 1
-        self.num_channels = basis * self.embed_channels
+        self.num_channels = self.channels_of(geometry, basis, species_channels)
+        self.embed_channels = self.num_channels // basis
         if num > 1:
             # Few species: a channel each. Many: random directions, so that no two of them start alike.
             start = jnp.eye(num) if num <= species_channels else jax.random.normal(
@@ -64,15 +74,21 @@ class Density(nnx.Module):
             )  # fmt: skip
             self.embedding = nnx.Param(start.astype(dtype))
 
-    def __call__(self, angular: jax.Array, radial: jax.Array, species: jax.Array, graph: Graph) -> list[jax.Array]:
+    @staticmethod
+    def channels_of(geometry: AtomsGeometry, basis: int, species_channels: int) -> int:
+        """Channels of the density for each l."""
+        return basis * min(len(geometry.species), species_channels)
+
+    def __call__(self, edges: EdgeFeatures, species: jax.Array, graph: Graph) -> list[jax.Array]:
         """[(2l + 1, N, Q)] from the edge features and the one-hot species (N, S)."""
-        n, basis, m = radial.shape
+        radial = edges.radial
+        n, m, basis = radial.shape
         uniform = jnp.asarray(self.num_neighbors * basis_means(basis), radial.dtype)
-        if self.embed_channels > 1:
+        if hasattr(self, "embedding"):
             table = self.embedding[...]
             weights = fetch(species @ table, *graph.exchange)  # (N, M, E)
-            radial = (weights.transpose(0, 2, 1)[:, :, None] * radial[:, None]).reshape(n, -1, m)
+            radial = (weights[..., None] * radial[..., None, :]).reshape(n, m, -1)
             uniform = (table.mean(0)[:, None] * uniform).reshape(-1)  # as if every species were as frequent
-        density = by_degree(jnp.einsum("nlm,nqm->nlq", angular, radial))
+        density = by_degree(jnp.einsum("nlm,nmq->nlq", edges.angular, radial))
         density[0] = density[0] - uniform
         return [self.norm * d for d in density]

@@ -18,7 +18,7 @@ from surrogate.core.types import Array, UserError
 from surrogate.models.atoms_base import AtomsGeometry
 from surrogate.models.density import Density, edge_features, one_hot
 from surrogate.models.graph import Graph
-from surrogate.models.products import Products
+from surrogate.models.products import Products, products_flops, terms
 from surrogate.models.readout import Readout
 from surrogate.models.sphere import L_MAX, MAX_DEGREE
 from surrogate.models.zbl import check_zbl, zbl_energies
@@ -117,9 +117,21 @@ class Descriptor(nnx.Module):
         config, geometry = self.config, self.geometry
         vectors = jnp.asarray(vectors, config.dtype)
         species = one_hot(graph, len(geometry.species), vectors.dtype)
-        angular, radial = edge_features(vectors, geometry.cutoff, config.l_max, config.basis)
-        invariants, _ = self.products(self.density(angular, radial, species, graph), species)
+        edges = edge_features(vectors, geometry.cutoff, config.l_max, config.basis)
+        invariants, _ = self.products(self.density(edges, species, graph), species)
         energies = geometry.scale * self.readout(invariants, species)
         if config.zbl:
             energies = energies + zbl_energies(vectors, graph, geometry, config.zbl_reach)
         return energies
+
+    @staticmethod
+    def flops(geometry: AtomsGeometry, config: AtomsConfig) -> float:
+        """Operations of one atom's energy, without derivatives; multiply-add is 2, activations not counted."""
+        q = Density.channels_of(geometry, config.basis, config.species_channels)
+        inputs = (q,) * (config.l_max + 1)
+        invariants = config.channels * (1 + len(terms(config.correlation, 0)))
+        return (
+            2.0 * geometry.num_neighbors * (config.l_max + 1) ** 2 * q
+            + products_flops(inputs, config.channels, config.correlation, 0)
+            + 2.0 * invariants * (config.readout + 1)
+        )

@@ -89,35 +89,45 @@ class Products(nnx.Module):
         Returns:
             Invariants (N, num_invariants), and for l = 1 … l_out (2l + 1, N, num_equivariants(l)).
         """
-        n, p = density[0].shape[1], self.channels
+        n, c = density[0].shape[1], self.channels
         mixed = [d @ w[...] for d, w in zip(density, self.mix, strict=True)]
         if hasattr(self, "species_scale"):
-            scale = (1 + species @ self.species_scale[...]).reshape(n, self.l_max + 1, p)
+            scale = (1 + species @ self.species_scale[...]).reshape(n, self.l_max + 1, c)
             mixed = [d * scale[:, degree] for degree, d in enumerate(mixed)]
         even_matrix, odd_matrix, weights = (
             jnp.asarray(t, mixed[0].dtype) for t in parity_transforms(self.l_max, self.degree)
         )
 
         def on_axes(matrix: jax.Array, parts: list[jax.Array]) -> jax.Array:
-            return (matrix @ jnp.concatenate(parts).reshape(matrix.shape[1], n * p)).reshape(-1, n, p)
+            return (matrix @ jnp.concatenate(parts).reshape(matrix.shape[1], n * c)).reshape(-1, n, c)
 
         even, odd = on_axes(even_matrix, mixed[0::2]), on_axes(odd_matrix, mixed[1::2])
         powers = {(a, b): even**a * odd**b / gaussian_rms(a, b) for a, b in self._pairs()}
 
-        invariants = [mixed[0][0]] + [
-            jnp.sum(weights[:, None, None] * powers[pair], axis=0) for pair in terms(self.correlation, 0)
-        ]
+        def projected(degree: int, matrix: jax.Array) -> jax.Array:
+            back = (matrix * weights[:, None]).T
+            parts = [
+                (back @ powers[pair].reshape(-1, n * c)).reshape(-1, n, c) for pair in terms(self.correlation, degree)
+            ]
+            return jnp.concatenate([mixed[degree], *parts], axis=-1)
+
+        invariants = projected(0, jnp.ones((len(weights), 1), weights.dtype))[0]
         equivariants = []
         for degree in range(1, self.l_out + 1):
             # Columns of one parity are in order of l: 0, 2 and 1, 3; what comes before l is l(l − 1)/2 of them.
             start = degree * (degree - 1) // 2
-            matrix = (odd_matrix if degree % 2 else even_matrix)[:, start : start + 2 * degree + 1]
-            back = (matrix * weights[:, None]).T
-            parts = [
-                (back @ powers[pair].reshape(-1, n * p)).reshape(-1, n, p) for pair in terms(self.correlation, degree)
-            ]
-            equivariants.append(jnp.concatenate([mixed[degree], *parts], axis=-1))
-        return jnp.concatenate(invariants, axis=-1), equivariants
+            columns = (odd_matrix if degree % 2 else even_matrix)[:, start : start + 2 * degree + 1]
+            equivariants.append(projected(degree, columns))
+        return invariants, equivariants
 
     def _pairs(self) -> set[tuple[int, int]]:
         return {pair for degree in range(self.l_out + 1) for pair in terms(self.correlation, degree)}
+
+
+def products_flops(inputs: tuple[int, ...], channels: int, correlation: int, l_out: int) -> float:
+    """Operations of one atom's :class:`Products` in matrix products; multiply-add is 2, powers not counted."""
+    l_max = len(inputs) - 1
+    axes = len(parity_transforms(l_max, correlation * l_max + l_out)[2])
+    mixing = sum((2 * degree + 1) * q for degree, q in enumerate(inputs))
+    back = sum((2 * degree + 1) * len(terms(correlation, degree)) for degree in range(l_out + 1))
+    return 2.0 * channels * (mixing + axes * ((l_max + 1) ** 2 + back))
