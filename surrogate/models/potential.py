@@ -44,7 +44,7 @@ class PotentialConfig(AtomsConfig):
     """
 
     layers: int = 2
-    hidden: int = 32
+    hidden: int = 16
     hidden_l: int = 1
 
     def __post_init__(self) -> None:

@@ -254,6 +254,7 @@ def test_energy_is_reference_and_interaction(case, crystal):
     np.testing.assert_allclose(here["atoms"].sum(), here["interaction"], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_training_gradient_of_forces(case, crystal):
     """The derivative of a force loss by the parameters, which passes twice through every rule of this package."""
     graph = pack([structure(*crystal, CUTOFF)], CAPACITY, "float64")

@@ -62,7 +62,7 @@ def test_cubature_is_exact_for_its_degree(degree, axes):
         axes_rule(12)
 
 
-@pytest.mark.parametrize(("l_max", "correlation", "l_out"), [(2, 3, 2), (3, 3, 0), (1, 4, 1), (2, 4, 0)])
+@pytest.mark.parametrize(("l_max", "correlation", "l_out"), [(2, 3, 2), (3, 3, 0), (1, 4, 1)])
 def test_products_are_gaunt_couplings(l_max, correlation, l_out):
     """Against products of the function on a fine Gauss–Legendre grid, projected by scipy's harmonics."""
     nodes, w = np.polynomial.legendre.leggauss(12)
@@ -76,7 +76,7 @@ def test_products_are_gaunt_couplings(l_max, correlation, l_out):
     density = [rng.normal(size=(2 * n + 1, 5, 3)) for n in range(l_max + 1)]
     with jax.enable_x64(True):
         module = Products((3,) * (l_max + 1), 4, correlation, l_out, 1, jnp.dtype("float64"), rngs=nnx.Rngs(0))
-        invariants, equivariants = module([jnp.asarray(d) for d in density], jnp.ones((5, 1)))
+        invariants, equivariants = jax.jit(module)([jnp.asarray(d) for d in density], jnp.ones((5, 1)))
         mixed = [d @ np.asarray(m[...]) for d, m in zip(density, module.mix, strict=True)]
     even, odd = (
         sum(np.einsum("mg,mnc->gnc", values[n], mixed[n]) for n in range(parity, l_max + 1, 2)) for parity in (0, 1)
@@ -122,7 +122,7 @@ def test_couplings_are_clebsch_gordan():
 def test_radial_basis():
     x = np.linspace(0.05, 1.3, 60)
     with jax.enable_x64(True):
-        found = np.array(bessel_basis(jnp.asarray(x), 7))
+        found = np.array(jax.jit(bessel_basis, static_argnums=1)(jnp.asarray(x), 7))
         n = np.arange(1, 8)[:, None]
         expected = np.where(x < 1, np.sin(n * np.pi * x) / x * np.asarray(envelope(x)), 0)
         np.testing.assert_allclose(found, expected, atol=1e-13)
