@@ -218,8 +218,7 @@ def test_flops_are_those_of_the_dots():
     graph = pack([structure(positions, np.zeros(7, int), np.zeros((3, 3)), np.zeros(3, bool), 9.0)], Capacity(7, 6, 1))
     for name in ("potential", "descriptor"):
         cls = find_model(name)
-        model = cls(geometry, cls.Config(), rngs=nnx.Rngs(0))
-        graphdef, params = nnx.split(model)
+        graphdef, params = nnx.split(nnx.eval_shape(lambda cls=cls: cls(geometry, cls.Config(), rngs=nnx.Rngs(0))))
         lowered = jax.jit(lambda p, v, g, d=graphdef: nnx.merge(d, p)(v, g)).lower(params, edge_vectors(graph), graph)
         counted = dot_flops(lowered.as_text())
         # beside what flops() counts there are the species' rows, contractions by sums, and means: a few percent
