@@ -341,10 +341,11 @@ def provenance(data: TrajectoryData) -> list[dict[str, Any]]:
     A local Zarr store counts as one file: the hash of the sorted list of its files' names and hashes. A remote
     store has ``None`` for both: it is not read twice only to be hashed.
     """
-    return [_fingerprint(path) for path in data.files]
+    return [fingerprint(path) for path in data.files]
 
 
-def _fingerprint(path: str) -> dict[str, Any]:
+def fingerprint(path: str) -> dict[str, Any]:
+    """``path``, ``bytes`` and ``sha256`` of one file, or of a directory as if it were one."""
     if is_remote(path):
         return {"path": path, "bytes": None, "sha256": None}
     root = Path(path)

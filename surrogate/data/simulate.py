@@ -36,11 +36,11 @@ import json
 import os
 from pathlib import Path
 from typing import Any
-import uuid
 
 import numpy as np
 
 from surrogate.core.types import UserError
+from surrogate.data.cache import cache_directory, write_once
 from surrogate.data.simulate_file import CHUNK_DAYS, FORMAT_VERSION, Progress, check_record, write_record
 
 _REFERENCE_TEMPERATURE = 288.0  # K; above the actual temperatures, which the semi-implicit scheme needs
@@ -109,17 +109,6 @@ class HeldSuarezConfig:
         return f"held-suarez-T{self.truncation}L{self.levels}-{self.days}d-seed{self.seed}-{digest}.nc"
 
 
-def cache_directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """``cache_dir``, else ``$SURROGATE_CACHE``, else ``$XDG_CACHE_HOME/surrogate``, else ``~/.cache/surrogate``."""
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    if own := os.environ.get("SURROGATE_CACHE"):
-        return Path(own).expanduser()
-    # The XDG specification says that a relative path is to be ignored.
-    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (shared if shared.is_absolute() else Path("~/.cache").expanduser()) / "surrogate"
-
-
 def held_suarez(
     config: HeldSuarezConfig | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -138,43 +127,13 @@ def held_suarez(
             in the cache, or a simulation that became unstable.
     """
     config = config or HeldSuarezConfig()
-    directory = cache_directory(cache_dir)
-    path = directory / config.file_name
-    if path.exists():
-        check_record(path, config)
-        return path
-    model = _Model(config)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with _locked(directory / f".{path.name}.lock"):
-            if path.exists():  # another process finished while this one waited
-                check_record(path, config)
-                return path
-            for abandoned in directory.glob(f".{path.name}.*.partial"):  # of a process that was killed
-                abandoned.unlink(missing_ok=True)
-            partial = directory / f".{path.name}.{uuid.uuid4().hex}.partial"
-            try:
-                write_record(partial, model, progress)
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
-        raise UserError(f"cannot write the simulated climate {path}: {reason}; set SURROGATE_CACHE") from error
-    return path
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an advisory lock, which the system releases even when the process is killed."""
-    try:
-        import fcntl
-    except ImportError:  # not POSIX: two processes may both simulate; each one's file is still whole
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return write_once(
+        cache_directory(cache_dir) / config.file_name,
+        check=lambda path: check_record(path, config),
+        prepare=lambda: _Model(config),
+        write=lambda path, model: write_record(path, model, progress),
+        what="climate",
+    )
 
 
 @contextmanager

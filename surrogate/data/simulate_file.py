@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-import io
 import json
 import os
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from surrogate.core.types import UserError
+from surrogate.data.disk import Disk
 
 if TYPE_CHECKING:
     from surrogate.data.simulate import HeldSuarezConfig
@@ -49,45 +49,6 @@ def _settings(config: HeldSuarezConfig) -> str:
     return json.dumps({**asdict(config), "time_step_minutes": config.step_minutes}, sort_keys=True)
 
 
-class _Disk(io.FileIO):
-    """The file below HDF5, which keeps the first error of a write to itself and discards what comes after it.
-
-    HDF5 must not see a full disk: h5py ignores errors while a dataset is closed, so that records would be
-    lost in silence, and the process dies of a segmentation fault when it ends with something unwritten.
-    """
-
-    error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        while len(rest) and self.error is None:
-            try:
-                rest = rest[super().write(rest) :]
-            except OSError as error:
-                self.error = error
-        return size
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-            return size or 0
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        place = 0
-        while place < len(view) and (count := super().readinto(view[place:])):
-            place += count
-        view[place:] = bytes(len(view) - place)  # what was discarded
-        return len(view)
-
-    def check(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-
 def write_record(path: Path, model: Any, progress: Progress | None) -> None:
     """Run ``model`` and write what comes after the spin-up; calls ``progress(days done, days in all)``.
 
@@ -102,7 +63,7 @@ def write_record(path: Path, model: Any, progress: Progress | None) -> None:
     skip, total = config.spin_up_days * per_day, model.total_records
     if progress:
         progress(0, total // per_day)
-    with _Disk(path, "w+") as disk:
+    with Disk(path, "w+") as disk:
         with h5netcdf.File(disk, "w") as file:
             _describe(file, model)
             for call, block in enumerate(model.blocks()):

@@ -33,6 +33,8 @@ _MODELS = {
     "sfno": ("surrogate.models.sfno", "SFNO"),
     "transformer": ("surrogate.models.transformer", "Transformer"),
     "mlp": ("surrogate.models.mlp", "MLP"),
+    "potential": ("surrogate.models.potential", "Potential"),
+    "descriptor": ("surrogate.models.descriptor", "Descriptor"),
 }
 
 
