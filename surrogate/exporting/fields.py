@@ -18,6 +18,7 @@ import numpy as np
 from surrogate.core.spec import Spec, Variable
 from surrogate.core.types import Array, PyTree, UserError
 from surrogate.domains.fields_surrogate import FieldSurrogate
+from surrogate.domains.fields_xarray import horizontal_dims
 from surrogate.domains.forecast import field_step
 from surrogate.exporting.dates import ProgramCalendar
 from surrogate.exporting.function import Argument, Function
@@ -90,7 +91,7 @@ class _Fields:
     def _arguments(
         self, variables: Sequence[Variable], lead: tuple[tuple[str, int], ...], meaning: str
     ) -> list[Argument]:
-        rows, columns = ("latitude", "longitude") if self.spec.grid.kind == "sphere" else ("y", "x")
+        rows, columns = horizontal_dims(self.spec.grid.kind, [v.name for v in self.spec.variables])
         scale = {v.key: s for r in ("prognostic", "diagnostic") for v, s in zip(
             self.spec.role(r), self.frame.normalizer.scale[r], strict=True)}  # fmt: skip
         result = []

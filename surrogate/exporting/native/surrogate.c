@@ -10,7 +10,7 @@
 
 #include "sg_internal.h"
 
-struct surrogate {
+struct surrogate_model {
   sg_bundle bundle;
   const sg_backend *backend;
   void *client;
@@ -21,7 +21,7 @@ struct surrogate {
 };
 
 struct surrogate_context {
-  surrogate *model;
+  surrogate_model *model;
   sg_function *function;
   sg_program *fixed;
   int64_t room;        /* samples that the padding arrays hold */
@@ -107,7 +107,7 @@ static char *search(const char *name) {
   return found;
 }
 
-static int find_plugin(surrogate *model, const char *given) {
+static int find_plugin(surrogate_model *model, const char *given) {
   const char *source = given && *given ? given : getenv("SURROGATE_PLUGIN");
   if (source && *source) {
     /* A bare name would be looked up among the system's libraries: a path is meant. */
@@ -144,7 +144,7 @@ static int find_plugin(surrogate *model, const char *given) {
 
 /* -- opening --------------------------------------------------------------------------------- */
 
-static void destroy(surrogate *model) {
+static void destroy(surrogate_model *model) {
   sg_bundle *b = &model->bundle;
   for (int k = 0; k < b->num_functions; k++)
     for (int i = 0; i < b->functions[k].num_programs; i++)
@@ -159,7 +159,7 @@ static void destroy(surrogate *model) {
   free(model);
 }
 
-static int upload(surrogate *model) {
+static int upload(surrogate_model *model) {
   sg_bundle *b = &model->bundle;
   if (!(model->buffers = calloc((size_t)b->num_parameters + 1, sizeof *model->buffers)))
     return sg_fail(SURROGATE_MEMORY, "there is no memory");
@@ -173,9 +173,9 @@ static int upload(surrogate *model) {
   return SURROGATE_OK;
 }
 
-static int prepare(surrogate *model, sg_function *f, sg_program *p);
+static int prepare(surrogate_model *model, sg_function *f, sg_program *p);
 
-int surrogate_open(int abi_version, const char *directory, const surrogate_options *given, surrogate **result) {
+int surrogate_open(int abi_version, const char *directory, const surrogate_options *given, surrogate_model **result) {
   surrogate_options options = {.struct_size = sizeof options};
   if (result) *result = NULL;
   if (abi_version != SURROGATE_ABI_VERSION)
@@ -193,7 +193,7 @@ int surrogate_open(int abi_version, const char *directory, const surrogate_optio
     memcpy(&options, given, given->struct_size < sizeof options ? given->struct_size : sizeof options);
   }
   if (options.device < 0) return sg_fail(SURROGATE_INVALID, "surrogate_options.device is %d", options.device);
-  surrogate *model = calloc(1, sizeof *model);
+  surrogate_model *model = calloc(1, sizeof *model);
   if (!model) return sg_fail(SURROGATE_MEMORY, "there is no memory");
   int status = SURROGATE_OK;
   model->backend = &sg_pjrt;
@@ -214,7 +214,7 @@ int surrogate_open(int abi_version, const char *directory, const surrogate_optio
   return SURROGATE_OK;
 }
 
-int surrogate_close(surrogate *model) {
+int surrogate_close(surrogate_model *model) {
   if (!model) return SURROGATE_OK;
   if (model->contexts)
     return sg_fail(SURROGATE_INVALID, "%s is in use by %d contexts: destroy them first", model->bundle.directory,
@@ -225,25 +225,25 @@ int surrogate_close(surrogate *model) {
 
 /* -- describing ------------------------------------------------------------------------------ */
 
-static sg_function *find_function(const surrogate *model, const char *name) {
+static sg_function *find_function(const surrogate_model *model, const char *name) {
   for (int k = 0; model && name && k < model->bundle.num_functions; k++)
     if (!strcmp(model->bundle.functions[k].name, name)) return &model->bundle.functions[k];
   return NULL;
 }
 
-static int no_function(const surrogate *model, const char *name) {
+static int no_function(const surrogate_model *model, const char *name) {
   if (!model) return sg_fail(SURROGATE_INVALID, "the surrogate is NULL");
   return sg_fail(SURROGATE_INVALID, "%s has no function '%s'; its first is '%s'", model->bundle.directory,
                  name ? name : "NULL", model->bundle.functions[0].name);
 }
 
-int surrogate_num_functions(const surrogate *model) { return model ? model->bundle.num_functions : 0; }
+int surrogate_num_functions(const surrogate_model *model) { return model ? model->bundle.num_functions : 0; }
 
-const char *surrogate_function_name(const surrogate *model, int index) {
+const char *surrogate_function_name(const surrogate_model *model, int index) {
   return model && index >= 0 && index < model->bundle.num_functions ? model->bundle.functions[index].name : NULL;
 }
 
-const char *surrogate_info(const surrogate *model, const char *key) {
+const char *surrogate_info(const surrogate_model *model, const char *key) {
   static const char *const facts[] = {"name", "time_step", "calendar", "missing", "digest"};
   if (!model || !key) return NULL;
   if (!strcmp(key, "platform")) return model->platform;
@@ -256,7 +256,7 @@ const char *surrogate_info(const surrogate *model, const char *key) {
   return NULL;
 }
 
-int surrogate_coordinate(const surrogate *model, const char *name, const double **values, int *count) {
+int surrogate_coordinate(const surrogate_model *model, const char *name, const double **values, int *count) {
   int which = !name ? -1 : !strcmp(name, "latitude") ? 0 : !strcmp(name, "longitude") ? 1 : -1;
   if (values) *values = NULL;
   if (count) *count = 0;
@@ -273,7 +273,7 @@ static sg_argument *arguments_of(sg_function *f, int direction, int *count) {
   return direction == SURROGATE_INPUT ? f->inputs : f->outputs;
 }
 
-int surrogate_num_arguments(const surrogate *model, const char *function, int direction) {
+int surrogate_num_arguments(const surrogate_model *model, const char *function, int direction) {
   sg_function *f = find_function(model, function);
   int count = 0;
   if (!f || (direction != SURROGATE_INPUT && direction != SURROGATE_OUTPUT)) {
@@ -284,7 +284,7 @@ int surrogate_num_arguments(const surrogate *model, const char *function, int di
   return count;
 }
 
-int surrogate_describe(const surrogate *model, const char *function, int direction, int index,
+int surrogate_describe(const surrogate_model *model, const char *function, int direction, int index,
                        surrogate_argument *result) {
   sg_function *f = find_function(model, function);
   if (!f) return no_function(model, function);
@@ -301,7 +301,7 @@ int surrogate_describe(const surrogate *model, const char *function, int directi
   return SURROGATE_OK;
 }
 
-int surrogate_find(const surrogate *model, const char *function, int direction, const char *name) {
+int surrogate_find(const surrogate_model *model, const char *function, int direction, const char *name) {
   sg_function *f = find_function(model, function);
   if (!f) {
     no_function(model, function);
@@ -316,7 +316,7 @@ int surrogate_find(const surrogate *model, const char *function, int direction, 
   return -1;
 }
 
-int surrogate_batches(const surrogate *model, const char *function, int64_t *sizes, int capacity) {
+int surrogate_batches(const surrogate_model *model, const char *function, int64_t *sizes, int capacity) {
   sg_function *f = find_function(model, function);
   if (!f) {
     no_function(model, function);
@@ -329,7 +329,7 @@ int surrogate_batches(const surrogate *model, const char *function, int64_t *siz
 /* -- checking -------------------------------------------------------------------------------- */
 
 /* The difference of a batch from the golden samples, which it repeats: the one nearest to or furthest over its limit. */
-static int compare(const surrogate *model, const sg_function *f, sg_program *p, int index, const float *got) {
+static int compare(const surrogate_model *model, const sg_function *f, sg_program *p, int index, const float *got) {
   const sg_argument *a = &f->outputs[index];
   const int64_t size = (int64_t)(a->described.bytes / sizeof(float));
   double worst = -1, difference = 0, allowed = a->tolerance[0];
@@ -356,7 +356,7 @@ static int compare(const surrogate *model, const sg_function *f, sg_program *p, 
                  allowed);
 }
 
-static int test(surrogate *model, sg_function *f, sg_program *p) {
+static int test(surrogate_model *model, sg_function *f, sg_program *p) {
   const size_t slots = (size_t)(f->num_inputs + f->num_outputs);
   void **arrays = calloc(slots, sizeof *arrays), *scratch = calloc(1, model->backend->scratch_size(f));
   int status = arrays && scratch ? SURROGATE_OK : sg_fail(SURROGATE_MEMORY, "there is no memory");
@@ -378,7 +378,7 @@ static int test(surrogate *model, sg_function *f, sg_program *p) {
   return status;
 }
 
-static int prepare(surrogate *model, sg_function *f, sg_program *p) {
+static int prepare(surrogate_model *model, sg_function *f, sg_program *p) {
   if (p->state == SG_READY) return SURROGATE_OK;
   pthread_mutex_lock(&p->lock);
   int status = p->state == SG_REFUSED ? sg_fail(p->refusal, "%s", p->sentence) : SURROGATE_OK;
@@ -395,7 +395,7 @@ static int prepare(surrogate *model, sg_function *f, sg_program *p) {
   return status;
 }
 
-int surrogate_self_test(const surrogate *model, const char *function, int64_t batch, int output, double *difference,
+int surrogate_self_test(const surrogate_model *model, const char *function, int64_t batch, int output, double *difference,
                         double *tolerance) {
   sg_function *f = find_function(model, function);
   if (!f) return no_function(model, function);
@@ -422,7 +422,7 @@ static sg_program *choose(const sg_function *f, int64_t left) {
   return &f->programs[i];
 }
 
-int surrogate_prepare(surrogate *model, const char *function, int64_t samples) {
+int surrogate_prepare(surrogate_model *model, const char *function, int64_t samples) {
   sg_function *f = find_function(model, function);
   if (!f) return no_function(model, function);
   if (samples < 0) return sg_fail(SURROGATE_INVALID, "%s: %lld samples", f->name, (long long)samples);
@@ -454,7 +454,7 @@ int surrogate_context_destroy(surrogate_context *c) {
   return SURROGATE_OK;
 }
 
-int surrogate_context_create(surrogate *model, const char *function, int64_t batch, surrogate_context **result) {
+int surrogate_context_create(surrogate_model *model, const char *function, int64_t batch, surrogate_context **result) {
   if (result) *result = NULL;
   sg_function *f = find_function(model, function);
   if (!f) return no_function(model, function);

@@ -1,6 +1,6 @@
 /* libsurrogate: call a trained surrogate (a Bundle, NAME.sg) from C, and from whatever can call C.
  *
- *     surrogate *model;
+ *     surrogate_model *model;
  *     surrogate_context *step;
  *     if (surrogate_open(SURROGATE_ABI_VERSION, "climate.sg", NULL, &model)) fail(surrogate_last_error());
  *     if (surrogate_context_create(model, "step", 0, &step)) fail(surrogate_last_error());
@@ -33,7 +33,7 @@
  * Missing A point without a value in the training data (land for an ocean variable) is ignored in inputs and
  *         NaN in outputs. A NaN at another point, or a date that does not exist, makes outputs NaN; it is no error.
  *
- * Threads A surrogate may be shared by any number of threads; a surrogate_context belongs to one at a time.
+ * Threads A surrogate_model may be shared by any number of threads; a surrogate_context belongs to one at a time.
  *         One call computes on one thread of the plugin: use one context per thread, or one process per core.
  *         Equal calls give equal bits on every thread. Programs of different batch sizes may differ in the last
  *         bits, and the number of samples in a call decides which is used unless the context fixes it.
@@ -78,7 +78,7 @@ typedef enum surrogate_status {
 enum { SURROGATE_FLOAT32 = 0, SURROGATE_INT32 = 1 };
 enum { SURROGATE_INPUT = 0, SURROGATE_OUTPUT = 1 };
 
-typedef struct surrogate surrogate;                 /* a Bundle that was opened */
+typedef struct surrogate_model surrogate_model;     /* a Bundle that was opened */
 typedef struct surrogate_context surrogate_context; /* what one thread needs to call one function */
 
 /* Options of surrogate_open: zero-initialise, set struct_size and what you need. */
@@ -118,48 +118,48 @@ SURROGATE_API const char *surrogate_last_error(void);
  * the golden vectors. Seconds for large networks: do it once.
  * abi_version: SURROGATE_ABI_VERSION. options: NULL for the defaults. */
 SURROGATE_API int surrogate_open(int abi_version, const char *directory, const surrogate_options *options,
-                                 surrogate **result);
+                                 surrogate_model **result);
 
 /* Close; NULL is allowed. Contexts must have been destroyed, or SURROGATE_INVALID is returned and it stays open. */
-SURROGATE_API int surrogate_close(surrogate *model);
+SURROGATE_API int surrogate_close(surrogate_model *model);
 
 /* Functions of the Bundle: "step" advances a field model by one time step; "steps10" by ten. */
-SURROGATE_API int surrogate_num_functions(const surrogate *model);
-SURROGATE_API const char *surrogate_function_name(const surrogate *model, int index); /* NULL beyond the last */
+SURROGATE_API int surrogate_num_functions(const surrogate_model *model);
+SURROGATE_API const char *surrogate_function_name(const surrogate_model *model, int index); /* NULL beyond the last */
 
 /* A fact about the Bundle as text, or NULL: "name", "time_step" (ISO 8601), "calendar", "missing", "platform",
  * "plugin" (its path), "plugin_version" (of the PJRT interface, "0.115"), "digest" (of the manifest). */
-SURROGATE_API const char *surrogate_info(const surrogate *model, const char *key);
+SURROGATE_API const char *surrogate_info(const surrogate_model *model, const char *key);
 
 /* Coordinate of the grid: "latitude" (rows, ascending, degrees north) or "longitude" (columns). */
-SURROGATE_API int surrogate_coordinate(const surrogate *model, const char *name, const double **values, int *count);
+SURROGATE_API int surrogate_coordinate(const surrogate_model *model, const char *name, const double **values, int *count);
 
 /* How many arguments a function has; direction is SURROGATE_INPUT or SURROGATE_OUTPUT. -1 for a name that does not
  * exist. */
-SURROGATE_API int surrogate_num_arguments(const surrogate *model, const char *function, int direction);
+SURROGATE_API int surrogate_num_arguments(const surrogate_model *model, const char *function, int direction);
 
 /* Describe an argument by its index. Set result->struct_size first. */
-SURROGATE_API int surrogate_describe(const surrogate *model, const char *function, int direction, int index,
+SURROGATE_API int surrogate_describe(const surrogate_model *model, const char *function, int direction, int index,
                                      surrogate_argument *result);
 
 /* The index of an argument by name, or -1. */
-SURROGATE_API int surrogate_find(const surrogate *model, const char *function, int direction, const char *name);
+SURROGATE_API int surrogate_find(const surrogate_model *model, const char *function, int direction, const char *name);
 
 /* Batch sizes that the Bundle has programs for, ascending; the number of them, of which at most capacity are written. */
-SURROGATE_API int surrogate_batches(const surrogate *model, const char *function, int64_t *sizes, int capacity);
+SURROGATE_API int surrogate_batches(const surrogate_model *model, const char *function, int64_t *sizes, int capacity);
 
 /* Compile and check now whatever a call of `samples` samples will need. */
-SURROGATE_API int surrogate_prepare(surrogate *model, const char *function, int64_t samples);
+SURROGATE_API int surrogate_prepare(surrogate_model *model, const char *function, int64_t samples);
 
 /* Of a program that was checked: the difference from the golden vector that came nearest to its tolerance, in the
  * output's units. */
-SURROGATE_API int surrogate_self_test(const surrogate *model, const char *function, int64_t batch, int output,
+SURROGATE_API int surrogate_self_test(const surrogate_model *model, const char *function, int64_t batch, int output,
                                       double *difference, double *tolerance);
 
 /* A context to call `function` from one thread. batch: 0 lets each call choose among the programs; one of
  * surrogate_batches() always uses that one, so that a sample's result does not depend on how many
  * others it is called with (on how a domain is decomposed, for one). */
-SURROGATE_API int surrogate_context_create(surrogate *model, const char *function, int64_t batch,
+SURROGATE_API int surrogate_context_create(surrogate_model *model, const char *function, int64_t batch,
                                            surrogate_context **result);
 SURROGATE_API int surrogate_context_destroy(surrogate_context *context); /* NULL is allowed */
 

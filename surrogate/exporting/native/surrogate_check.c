@@ -16,7 +16,7 @@ static int fail(void) {
 
 int main(int count, char **words) {
   surrogate_options options = {.struct_size = sizeof options, .lazy = 1};
-  surrogate *model;
+  surrogate_model *model;
   int wrong = count < 2;
   for (int i = 2; i < count && !wrong; i += 2) {
     wrong = i + 1 >= count;
