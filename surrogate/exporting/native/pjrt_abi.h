@@ -43,9 +43,11 @@ typedef enum pj_function {
   PJ_LOADED_GET_EXECUTABLE = 51,
   PJ_LOADED_EXECUTE = 55,
   PJ_BUFFER_DESTROY = 58,
-  PJ_BUFFER_TO_HOST = 70
+  PJ_BUFFER_TO_HOST = 70,
+  PJ_EXECUTABLE_OUTPUT_TYPES = 90,
+  PJ_EXECUTABLE_OUTPUT_DIMENSIONS = 91
 } pj_function;
-#define PJ_LAST_FUNCTION PJ_BUFFER_TO_HOST
+#define PJ_LAST_FUNCTION PJ_EXECUTABLE_OUTPUT_DIMENSIONS
 
 typedef struct pj_error pj_error;
 typedef struct pj_event pj_event;
@@ -193,6 +195,21 @@ typedef struct pj_executable_num_outputs {
   pj_executable *executable;
   size_t num_outputs; /* set by the call */
 } pj_executable_num_outputs;
+
+typedef struct pj_executable_output_types {
+  PJ_HEAD;
+  pj_executable *executable;
+  int *types; /* set by the call */
+  size_t num_types;
+} pj_executable_output_types;
+
+typedef struct pj_executable_output_dimensions {
+  PJ_HEAD;
+  pj_executable *executable;
+  size_t num_outputs;  /* set by the call */
+  const int64_t *dims; /* of all outputs, one after another */
+  const size_t *ranks;
+} pj_executable_output_dimensions;
 
 typedef struct pj_on_loaded {
   PJ_HEAD;

@@ -284,6 +284,35 @@ static const char OPTIONS[] = "\x1a\x0f\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\
                               "\x20\x01";
 static const char CPU_OPTIONS[] = "\x3a\x20\x0a\x1a" EIGEN "\x12\x02\x10\x00";
 
+/* A program must write exactly the arrays that the manifest promises, or memory would be overrun or left as it was. */
+static int check_outputs(const client *c, const sg_function *f, const sg_program *p, pj_executable *executable) {
+  pj_executable_num_outputs count;
+  INIT(count);
+  count.executable = executable;
+  int status = call(c, PJ_EXECUTABLE_NUM_OUTPUTS, &count, SURROGATE_COMPILE, p->file);
+  pj_executable_output_types types;
+  INIT(types);
+  types.executable = executable;
+  if (!status) status = call(c, PJ_EXECUTABLE_OUTPUT_TYPES, &types, SURROGATE_COMPILE, p->file);
+  pj_executable_output_dimensions shapes;
+  INIT(shapes);
+  shapes.executable = executable;
+  if (!status) status = call(c, PJ_EXECUTABLE_OUTPUT_DIMENSIONS, &shapes, SURROGATE_COMPILE, p->file);
+  if (status) return status;
+  size_t expected = (size_t)f->num_outputs;
+  if (count.num_outputs != expected || types.num_types != expected || shapes.num_outputs != expected)
+    return sg_fail(SURROGATE_BUNDLE, "%s has %zu outputs, the manifest says %zu", p->file, count.num_outputs, expected);
+  const int64_t *dims = shapes.dims;
+  for (int i = 0; i < f->num_outputs; i++) {
+    const surrogate_argument *a = &f->outputs[i].described;
+    bool same = types.types[i] == PJ_TYPE_F32 && shapes.ranks[i] == (size_t)a->rank + 1 && dims[0] == p->batch;
+    for (int k = 0; same && k < a->rank; k++) same = dims[k + 1] == a->shape[k];
+    if (!same) return sg_fail(SURROGATE_BUNDLE, "%s: its output '%s' is not of the manifest's shape", p->file, a->name);
+    dims += shapes.ranks[i];
+  }
+  return SURROGATE_OK;
+}
+
 static int pjrt_compile(void *opened, const sg_function *f, const sg_program *p, void **executable) {
   client *c = opened;
   char options[sizeof OPTIONS + sizeof CPU_OPTIONS];
@@ -311,14 +340,7 @@ static int pjrt_compile(void *opened, const sg_function *f, const sg_program *p,
   inner.loaded = compile.executable;
   status = call(c, PJ_LOADED_GET_EXECUTABLE, &inner, SURROGATE_COMPILE, p->file);
   if (!status) {
-    /* The plugin writes as many pointers as the program has outputs: that must be as many as there is room for. */
-    pj_executable_num_outputs count;
-    INIT(count);
-    count.executable = inner.executable;
-    status = call(c, PJ_EXECUTABLE_NUM_OUTPUTS, &count, SURROGATE_COMPILE, p->file);
-    if (!status && count.num_outputs != (size_t)f->num_outputs)
-      status = sg_fail(SURROGATE_BUNDLE, "%s has %zu outputs, the manifest says %d", p->file, count.num_outputs,
-                       f->num_outputs);
+    status = check_outputs(c, f, p, inner.executable);
     pj_on_executable on;
     INIT(on);
     on.executable = inner.executable;
