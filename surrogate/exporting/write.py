@@ -123,7 +123,9 @@ def _check(
 
 def _functions(surrogate: Any, steps: Sequence[int]) -> list[Function]:
     if not isinstance(surrogate, FieldSurrogate):
-        raise UserError(f"surrogates of the kind {type(surrogate).__name__} have no exported form yet; gridded fields have")
+        raise UserError(
+            f"surrogates of the kind {type(surrogate).__name__} have no exported form yet; gridded fields have"
+        )
     if surrogate.directory is None:
         raise UserError("the surrogate has no directory: export what surrogate.load read")
     stored = read_artefact(surrogate.directory)[1]

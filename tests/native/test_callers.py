@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+import shutil
 import subprocess
 import sys
 
@@ -16,7 +17,8 @@ from test_functions import START, call, close, forecast_of, functions
 from surrogate.cli import load_experiment
 from surrogate.core.types import UserError
 from surrogate.domains.fields_surrogate import FieldSurrogate
-from surrogate.exporting import open_bundle
+from surrogate.exporting import native, open_bundle
+from surrogate.exporting.function import Function
 from surrogate.exporting.write import export_bundle
 from surrogate.run.loop import run_training
 from surrogate.run.surrogate_files import load
@@ -46,6 +48,7 @@ def drive(program, run, bundle: Path, function, inputs, tmp_path: Path, batch=0,
     return outputs
 
 
+@pytest.mark.slow
 def test_a_trained_surrogate_steps_in_c_as_it_rolls_out(
     tiny_settings, waves_file, plugin, program, run, tmp_path
 ) -> None:
@@ -69,12 +72,23 @@ def test_a_trained_surrogate_steps_in_c_as_it_rolls_out(
             close(state[name][0], forecast[name].values[0, k])
 
 
-@pytest.mark.parametrize(("count", "batch"), [(1, 0), (3, 0), (7, 0), (9, 4), (2, 1)])
-def test_any_number_of_samples_in_c(rich, bundle, program, run, tmp_path, count: int, batch: int) -> None:
-    (step,) = functions(rich)
+NINE = 9  # samples for which the references of the rich surrogate are compiled
+
+
+@pytest.fixture(scope="module")
+def step(rich: FieldSurrogate) -> Function:
+    return functions(rich)[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "batch"),
+    [(7, 0), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 0), (3, 0), (4, 0), (9, 4), (2, 1)))],
+)
+def test_any_number_of_samples_in_c(rich, step, bundle, program, run, tmp_path, count: int, batch: int) -> None:
+    """Whole batches, single samples and padded ones, of a bundle with programs for 1 and 4."""
     inputs = samples_of(rich, count)
     outputs = drive(program, run, bundle, step, inputs, tmp_path, batch)
-    for name, expected in call(step, inputs).items():
+    for name, expected in call(step, inputs, NINE).items():
         close(outputs[name], expected)
 
 
@@ -114,17 +128,17 @@ def test_c_errors_are_sentences(bundle, program, run) -> None:
         assert words in found[what][1], (what, found[what])
 
 
-def test_cpp(rich, bundle, program, run) -> None:
+@pytest.mark.slow
+def test_cpp(step, bundle, program, run) -> None:
     done = run(program("caller.cpp"), bundle)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    (step,) = functions(rich)
     inputs = {}
     for a in step.inputs:
         shape = (3, *a.shape)
         values = (np.arange(np.prod(shape)) % 97 + 200).reshape(shape).astype(np.float32)
         inputs[a.name] = values if a.dtype == "float32" else np.tile(np.array([2001, 5, 17, 6, 0, 0], np.int32), (3, 1))
-    expected = call(step, inputs)
+    expected = call(step, inputs, NINE)
     got = {words[1]: words for words in (line.split() for line in lines) if words[0] == "output"}
     assert set(got) == set(expected)
     for a in step.outputs:
@@ -135,7 +149,7 @@ def test_cpp(rich, bundle, program, run) -> None:
     assert [line for line in lines if line.startswith("refused 1 step has no input 'pressure'")]
 
 
-def test_fortran(rich, bundle, program, run, tmp_path) -> None:
+def test_fortran(step, bundle, program, run, tmp_path) -> None:
     done = run(program("caller.f90"), bundle, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
@@ -148,8 +162,7 @@ def test_fortran(rich, bundle, program, run, tmp_path) -> None:
     }
     arrays = {name: value.astype(np.float32) for name, value in inputs.items()}
     arrays["date"] = np.array([[2001, 2 * n, 28, 18, 0, 0] for n in range(1, 6)], np.int32)
-    (step,) = functions(rich)
-    expected = call(step, arrays)
+    expected = call(step, arrays, NINE)
     values, position = np.fromfile(tmp_path / "out", np.float32), 0
     for a in step.outputs:
         size = 5 * int(np.prod(a.shape))
@@ -182,7 +195,8 @@ def test_python_needs_jax_alone(rich, bundle, tmp_path) -> None:
     np.savez(tmp_path / "in.npz", **inputs)
     program = """
 import sys, json, numpy as np
-from surrogate.exporting import open_bundle
+from surrogate.exporting import native, open_bundle
+from surrogate.exporting.function import Function
 bundle = open_bundle(sys.argv[1])
 outputs = bundle(dict(np.load(sys.argv[2] + "/in.npz")))
 np.savez(sys.argv[2] + "/out.npz", **{k: np.asarray(v) for k, v in outputs.items()})
@@ -219,3 +233,38 @@ def test_python_callers_are_told_what_is_wrong(rich, bundle) -> None:
     with pytest.raises(UserError, match="no function 'leap'"):
         opened(inputs, "leap")
     assert opened.inputs()[0]["fortran_shape"] == [10, 6, 2, 2, None]
+
+
+def test_the_documented_line_builds_the_library_from_the_bundle_alone(bundle: Path, run, tmp_path: Path) -> None:
+    text = (bundle / "surrogate.h").read_text()
+    start = text.index("cc -std=c11")
+    line = " ".join(text[start : text.index("-lpthread", start) + 9].replace("\\", " ").replace("*", " ").split())
+    for name in native.SOURCES:
+        (tmp_path / name).write_bytes((bundle / name).read_bytes())
+    done = subprocess.run(line.split(), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    needed = subprocess.run(["readelf", "-d", "libsurrogate.so"], cwd=tmp_path, capture_output=True, text=True).stdout
+    assert {w.strip("[]") for w in needed.split() if w.startswith("[lib")} <= {
+        "libc.so.6",
+        "libdl.so.2",
+        "libpthread.so.0",
+    }
+
+
+@pytest.mark.slow
+def test_cmake_builds_library_checker_and_module_from_the_bundle(bundle: Path, run, tmp_path: Path) -> None:
+    if shutil.which("cmake") is None:
+        pytest.skip("cmake is not installed")
+    for command in (["cmake", "-S", str(bundle), "-B", "build"], ["cmake", "--build", "build"],
+                    ["cmake", "--install", "build", "--prefix", "installed"]):  # fmt: skip
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    installed = {p.name for p in (tmp_path / "installed").rglob("*")}
+    assert {"libsurrogate.so", "surrogate.h", "surrogate.hpp", "surrogate-check"} <= installed
+    if shutil.which("gfortran"):
+        assert {"surrogate.mod", "libsurrogate_fortran.a"} <= installed
+    library = next(p.parent for p in (tmp_path / "installed").rglob("libsurrogate.so"))
+    checker = next((tmp_path / "installed").rglob("surrogate-check"))
+    done = run(checker, bundle, LD_LIBRARY_PATH=str(library))
+    assert done.returncode == 0, done.stderr
+    assert "step/4/rain\t" in done.stdout

@@ -266,6 +266,7 @@ def test_a_wrong_weight_is_found_by_the_self_test(copy: Path, plugin: Path) -> N
         open_bundle(copy)
 
 
+@pytest.mark.slow
 def test_programs_that_do_not_fit_the_manifest_are_refused(copy: Path, plugin: Path) -> None:
     """Nothing that a program may be makes the library write or read beyond what the manifest promises."""
     manifest, files = read_artefact(copy)
@@ -307,6 +308,7 @@ def test_bad_options_of_an_export_are_told(tmp_path: Path, monkeypatch, argument
     assert not (tmp_path / "x.sg").exists()
 
 
+@pytest.mark.slow
 def test_a_target_that_misses_its_tolerance_is_not_published(
     tmp_path: Path, plugin: Path, library, monkeypatch
 ) -> None:
@@ -434,3 +436,33 @@ def test_a_surrogate_without_an_exported_form_is_told(tmp_path: Path) -> None:
     nameless = FieldSurrogate(surrogate.manifest, surrogate.frame, surrogate.graphdef, surrogate.params)
     with pytest.raises(UserError, match="no directory"):
         writing._functions(nameless, [1])
+
+
+def mutate(copy: Path, tmp_path: Path, rounds: int, seed: int) -> int:
+    """Rounds of random change with AddressSanitizer and UndefinedBehaviorSanitizer; how many reached the plugin."""
+    program = tmp_path / "mutate"
+    command = ["cc", "-std=c11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+               f"-I{native.HERE}", *map(str, native.library_sources()), str(Path(__file__).parent / "mutate.c"),
+               "-o", str(program), *native.LIBRARIES]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    if "cannot find" in done.stderr:
+        pytest.skip("the compiler has no sanitizers")
+    assert done.returncode == 0, done.stderr
+    manifest, files = read_artefact(copy)
+    for key in ("digest", "files"):
+        del manifest[key]
+    # Without the sources there is less to hash in every round.
+    write_artefact(copy, {n: d for n, d in files.items() if n.endswith((".bin", ".mlir", ".jax"))}, manifest)
+    done = subprocess.run([str(program), str(copy), str(rounds), str(seed)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return int(done.stdout)
+
+
+def test_random_manifests_do_no_harm(copy: Path, library, tmp_path: Path) -> None:
+    reached = mutate(copy, tmp_path, 500, 1)
+    assert 0 < reached < 500  # some changes are harmless, and not all changes are
+
+
+@pytest.mark.slow
+def test_many_random_manifests_do_no_harm(copy: Path, library, tmp_path: Path) -> None:
+    assert mutate(copy, tmp_path, 20_000, 2) > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar as gregorian
 import datetime
 from pathlib import Path
+from typing import Any
 
 import cftime
 import jax
@@ -31,10 +32,16 @@ def functions(surrogate: FieldSurrogate, *steps: int) -> list[Function]:
     return field_functions(surrogate, decode_netcdf(read_artefact(surrogate.directory)[1]["golden.nc"]), steps or (1,))
 
 
-def call(function: Function, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    parameters = tuple(function.parameters.values())
-    outputs = jax.jit(function.apply)(parameters, tuple(inputs[a.name] for a in function.inputs))
-    return {a.name: np.asarray(v) for a, v in zip(function.outputs, outputs, strict=True)}
+_COMPILED: dict[int, tuple[Function, Any]] = {}
+
+
+def call(function: Function, inputs: dict[str, np.ndarray], batch: int = 0) -> dict[str, np.ndarray]:
+    """The function by ``jax.jit``; with ``batch`` the samples are repeated up to it, so that one compilation serves."""
+    count = len(next(iter(inputs.values())))
+    _, compiled = _COMPILED.setdefault(id(function), (function, jax.jit(function.apply)))
+    arrays = tuple(np.resize(inputs[a.name], (batch or count, *inputs[a.name].shape[1:])) for a in function.inputs)
+    outputs = compiled(tuple(function.parameters.values()), arrays)
+    return {a.name: np.asarray(v)[:count] for a, v in zip(function.outputs, outputs, strict=True)}
 
 
 def close(got: np.ndarray, expected: np.ndarray, relative: float = 1e-6) -> None:
