@@ -108,7 +108,10 @@ class Bundle:
     def _program(self, entry: dict[str, Any]) -> Any:
         name = entry["name"]
         if name not in self._compiled:
-            exported = export.deserialize(bytearray(self._files[entry["python"]]))
+            try:
+                exported = export.deserialize(bytearray(self._files[entry["python"]]))
+            except ImportError as error:  # JAX reads these bytes by a package that it does not require
+                raise UserError(f"{self.directory}: {error}") from error
             self._compiled[name] = jax.jit(exported.call)
         return self._compiled[name]
 

@@ -106,6 +106,14 @@ def test_threads_agree_to_the_bit(plugin, program, run, tmp_path) -> None:
         close(outputs[name], expected, 2e-6)
 
 
+def test_outputs_may_be_the_inputs(plugin, program, run, tmp_path) -> None:
+    surrogate = make(tmp_path / "m", shape=(3, 4), history=1, monthly=False, features=("position",), land=False)
+    out = export_bundle(surrogate, tmp_path / "s.sg", batches=(2,), plugins={"cpu": str(plugin)})
+    done = run(program("inplace.c"), out)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 16 * 2  # temperature and salinity, at every alignment
+
+
 def test_c_errors_are_sentences(bundle, program, run) -> None:
     done = run(program("errors.c"), bundle)
     assert done.returncode == 0, done.stderr
