@@ -18,6 +18,7 @@ from surrogate.data.normalize import describe
 from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.exporting import native, stablehlo
 from surrogate.exporting.caller import Bundle
+from surrogate.exporting.example import fortran_example
 from surrogate.exporting.fields import field_functions
 from surrogate.exporting.files import ABI, FORMAT, KIND, pack
 from surrogate.exporting.function import Function, tolerances
@@ -81,6 +82,7 @@ def export_bundle(
         golden |= {f"{function.name}/input/{name}": value for name, value in function.golden.items()}
         golden |= {f"{function.name}/output/{name}": value for name, value in expected.items()}
         entries.append(entry)
+    files["example.f90"] = fortran_example(functions[0], surrogate.manifest["name"]).encode()
     files["parameters.bin"], parameter_table = pack(parameters)
     files["golden.bin"], golden_table = pack(golden)
     manifest = {

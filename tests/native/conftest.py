@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 import os
 from pathlib import Path
-import shutil
 import subprocess
 
 import pytest
-from surrogates import make
+from surrogates import make, need
 
 from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.exporting import native, plugins
@@ -17,12 +16,6 @@ from surrogate.exporting.write import export_bundle
 
 HERE = Path(__file__).parent
 C_FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{native.HERE}"]
-
-
-def need(compiler: str) -> str:
-    if shutil.which(compiler) is None:
-        pytest.skip(f"{compiler} is not installed")
-    return compiler
 
 
 @pytest.fixture(scope="session")

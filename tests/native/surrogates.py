@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+import shutil
 from typing import Any
 
 from flax import nnx
 import jax
 import numpy as np
+import pytest
 import xarray as xr
 
 from surrogate.config import build
@@ -31,6 +33,13 @@ RICH = (
 )
 MEAN = {"temperature": 260.0, "salinity": 35.0, "rain": 3e-5, "insolation": 340.0, "orography": 300.0}
 SIZE = {"temperature": 12.0, "salinity": 0.8, "rain": 2e-5, "insolation": 120.0, "orography": 500.0}
+
+
+def need(compiler: str) -> str:
+    """The name of a compiler; the test is skipped where it is absent."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    return compiler
 
 
 def make(

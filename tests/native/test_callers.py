@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from surrogates import arguments, make, weather
+from surrogates import arguments, make, need, weather
 from test_functions import START, call, close, forecast_of, functions
 
 from surrogate.cli import load_experiment
@@ -196,6 +196,33 @@ def test_fortran(step, bundle, program, run, tmp_path) -> None:
     }  # fmt: skip
     for what, text in refusals.items():
         assert lines[what].startswith(f"{what} {text}"), lines[what]
+
+
+def test_the_bundles_own_example_builds_and_runs(step, bundle, library, run, tmp_path: Path) -> None:
+    """Three steps of constant fields, the history moved on between them, as its time loop does."""
+    need("gfortran")
+    for name in ("surrogate.f90", "example.f90"):
+        shutil.copy(bundle / name, tmp_path)
+    command = ["gfortran", "-Wall", "-std=f2018", "-o", "example", "surrogate.f90", "example.f90",
+               f"-L{library.directory}", "-lsurrogate", f"-Wl,-rpath,{library.directory}"]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    done = run(tmp_path / "example", bundle)
+    assert done.returncode == 0, done.stderr
+    inputs = {}
+    for a in step.inputs:
+        values = step.golden[a.name]
+        constant = np.float32(f"{float(np.nanmean(values)):.6e}") if a.role != "time" else values[0]
+        inputs[a.name] = np.broadcast_to(constant, (1, *a.shape)).astype(a.dtype).copy()
+    for _ in range(3):
+        outputs = call(step, inputs, NINE)
+        for name in ("temperature", "salinity"):
+            inputs[name] = np.concatenate([inputs[name][:, 1:], outputs[name][:, None]], axis=1)
+    for line in done.stdout.splitlines():
+        name, low, high = line.split()[0].strip(":"), float(line.split()[1]), float(line.split()[3])
+        assert low == pytest.approx(np.nanmin(outputs[name]), rel=2e-6), line
+        assert high == pytest.approx(np.nanmax(outputs[name]), rel=2e-6), line
+    assert len(done.stdout.splitlines()) == len(outputs)
 
 
 def test_python_needs_jax_alone(rich, bundle, tmp_path) -> None:

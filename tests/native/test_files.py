@@ -359,7 +359,7 @@ print("\\n".join(map(str, seen)))
     assert not done.stdout.strip()
 
 
-def test_a_layout_of_ours_is_that_of_the_plugins_own_header(plugin: Path, tmp_path: Path) -> None:
+def test_a_layout_of_ours_is_that_of_the_plugins_own_header(tmp_path: Path) -> None:
     """Where the plugin's package brings the C header along, every struct, offset and index is compared with it."""
     from importlib.metadata import PackageNotFoundError, files
 
