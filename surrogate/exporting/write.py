@@ -23,7 +23,7 @@ from surrogate.exporting.fields import field_functions
 from surrogate.exporting.files import ABI, FORMAT, KIND, pack
 from surrogate.exporting.function import Function, tolerances
 from surrogate.exporting.plugins import Plugin, find_plugin
-from surrogate.run.artefact import read_artefact, write_artefact
+from surrogate.run.artefact import MANIFEST, read_artefact, unseal, write_artefact
 from surrogate.run.surrogate_files import decode_netcdf
 
 MISSING = (
@@ -64,6 +64,7 @@ def export_bundle(
     """
     out = Path(out).expanduser()
     _check(platforms, batches, unverified, tolerance, plugins or {})
+    _check_replaceable(out)
     served = {p: find_plugin(p, (plugins or {}).get(p, "")) for p in platforms if p not in unverified}
     functions = _functions(surrogate, steps)
     files: dict[str, bytes] = {name: (native.HERE / name).read_bytes() for name in native.SOURCES}
@@ -121,6 +122,16 @@ def _check(
         raise UserError(f"batches={list(batches)} must be different whole numbers from 1, at least one")
     if not 0 < tolerance < 1:
         raise UserError(f"tolerance={tolerance} must lie between 0 and 1")
+
+
+def _check_replaceable(out: Path) -> None:
+    """Refuse, before minutes of work, to put a Bundle where anything but an earlier Bundle is."""
+    if not out.exists() and not out.is_symlink():
+        return
+    file = out / MANIFEST
+    empty = out.is_dir() and not any(out.iterdir())
+    if not empty and not (file.is_file() and unseal(file.read_bytes(), str(file)).get("kind") == KIND):
+        raise UserError(f"{out} is there already and is not a Bundle: give another name")
 
 
 def _functions(surrogate: Any, steps: Sequence[int]) -> list[Function]:

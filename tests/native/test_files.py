@@ -308,6 +308,20 @@ def test_bad_options_of_an_export_are_told(tmp_path: Path, monkeypatch, argument
     assert not (tmp_path / "x.sg").exists()
 
 
+def test_an_export_replaces_bundles_and_nothing_else(original: Path, tmp_path: Path) -> None:
+    surrogate = make(tmp_path / "m", shape=(3, 4), history=1, monthly=False, features=(), land=False)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    for name in ("m", "file", "full"):
+        with pytest.raises(UserError, match=f"{name} is there already and is not a Bundle"):
+            writing.export_bundle(surrogate, tmp_path / name, unverified=("cpu",))
+    bundle = Path(shutil.copytree(original, tmp_path / "old.sg"))
+    writing.export_bundle(surrogate, bundle, batches=(3,), unverified=("cpu",))
+    assert (bundle / "step.cpu.3.mlir").is_file()
+    assert not (bundle / "step.cpu.1.mlir").exists()
+
+
 @pytest.mark.slow
 def test_a_target_that_misses_its_tolerance_is_not_published(
     tmp_path: Path, plugin: Path, library, monkeypatch
