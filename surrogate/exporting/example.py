@@ -11,7 +11,7 @@ from surrogate.exporting.function import Argument, Function
 _HEAD = """! A time loop that calls the surrogate {name!r}: names, shapes and units are those of this Bundle.
 !
 !   cc -std=c11 -O2 -fPIC -fvisibility=hidden -shared -o libsurrogate.so \\
-!      surrogate.c sg_bundle.c sg_json.c sg_pjrt.c sg_sha256.c -ldl -lpthread
+!      surrogate.c sg_bundle.c sg_json.c sg_pjrt.c sg_plugin.c sg_sha256.c -ldl -lpthread
 !   gfortran -o example surrogate.f90 example.f90 -L. -lsurrogate -Wl,-rpath,.
 !   SURROGATE_PLUGIN=/path/to/plugin.so ./example .
 !

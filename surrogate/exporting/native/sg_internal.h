@@ -127,6 +127,11 @@ typedef struct sg_bundle {
 int sg_bundle_read(const char *directory, const char *platform, sg_bundle *bundle);
 void sg_bundle_free(sg_bundle *bundle);
 
+/* -- plugin ---------------------------------------------------------------------------------- */
+
+/* The path of the plugin for `platform`, which the caller frees. `given`: the caller's choice, or NULL. */
+int sg_find_plugin(const sg_bundle *bundle, const char *platform, const char *given, char **plugin);
+
 /* -- backends -------------------------------------------------------------------------------- */
 
 /* What runs programs. All functions return a status with its sentence kept. */

@@ -1,8 +1,7 @@
 /* The interface of libsurrogate: opening, describing, checking, running. Its reference is surrogate.h. */
-#define _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #include "surrogate.h"
 
-#include <dlfcn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,92 +53,6 @@ void *sg_allocate(size_t bytes) {
   size_t whole = (bytes + SG_ALIGNMENT) / SG_ALIGNMENT * SG_ALIGNMENT;
   if (whole < bytes || posix_memalign(&memory, SG_ALIGNMENT, whole)) return NULL;
   return memset(memory, 0, whole);
-}
-
-/* -- finding the plugin ---------------------------------------------------------------------- */
-
-static int hash_file(const char *path, char hex[65]) {
-  FILE *file = fopen(path, "rb");
-  if (!file) return -1;
-  static const size_t size = 1 << 20;
-  unsigned char *block = malloc(size);
-  sg_sha256 hash;
-  sg_sha256_begin(&hash);
-  for (size_t n; block && (n = fread(block, 1, size, file)) > 0;) sg_sha256_add(&hash, block, n);
-  int bad = !block || ferror(file);
-  sg_sha256_end(&hash, hex);
-  free(block);
-  fclose(file);
-  return bad ? -1 : 0;
-}
-
-/* directory/name if it is there; the caller frees it. */
-static char *join(const char *directory, size_t size, const char *name) {
-  char *path = malloc(size + strlen(name) + 2);
-  if (!path) return NULL;
-  memcpy(path, directory, size);
-  path[size] = '/';
-  strcpy(path + size + 1, name);
-  FILE *file = fopen(path, "rb");
-  if (file) {
-    fclose(file);
-    return path;
-  }
-  free(path);
-  return NULL;
-}
-
-static char *search(const char *name) {
-  char *found = NULL;
-  for (const char *at = getenv("SURROGATE_PLUGIN_PATH"); at && *at && !found;) {
-    size_t size = strcspn(at, ":");
-    if (size) found = join(at, size, name);
-    at += size + (at[size] == ':');
-  }
-#ifdef SURROGATE_PLUGIN_DIR
-  if (!found) found = join(SURROGATE_PLUGIN_DIR, strlen(SURROGATE_PLUGIN_DIR), name);
-#endif
-  Dl_info info;
-  if (!found && dladdr((void *)(uintptr_t)surrogate_abi_version, &info) && info.dli_fname) {
-    const char *slash = strrchr(info.dli_fname, '/');
-    if (slash) found = join(info.dli_fname, (size_t)(slash - info.dli_fname), name);
-  }
-  return found;
-}
-
-static int find_plugin(surrogate_model *model, const char *given) {
-  const char *source = given && *given ? given : getenv("SURROGATE_PLUGIN");
-  if (source && *source) {
-    /* A bare name would be looked up among the system's libraries: a path is meant. */
-    const char *here = strchr(source, '/') ? "" : "./";
-    model->plugin = malloc(strlen(source) + 3);
-    if (!model->plugin) return sg_fail(SURROGATE_MEMORY, "there is no memory");
-    strcpy(model->plugin, here);
-    strcat(model->plugin, source);
-    return SURROGATE_OK;
-  }
-  const sg_json *record = sg_json_get(sg_json_get(model->bundle.manifest, "plugins"), model->platform);
-  const sg_json *file = sg_json_get(record, "file"), *sha = sg_json_get(record, "sha256");
-  const sg_json *package = sg_json_get(record, "package"), *version = sg_json_get(record, "version");
-  if (!file || file->kind != SG_STRING || !sha || sha->kind != SG_STRING || !*file->text || file->text[0] == '.' ||
-      strchr(file->text, '/'))
-    return sg_fail(SURROGATE_PLUGIN, "no plugin for %s: give options.plugin or set SURROGATE_PLUGIN to its path",
-                   model->platform);
-  bool named = package && package->kind == SG_STRING && *package->text && version && version->kind == SG_STRING;
-  model->plugin = search(file->text);
-  if (!model->plugin)
-    return sg_fail(SURROGATE_PLUGIN,
-                   "no plugin for %s: set SURROGATE_PLUGIN to the path of %s%s%s%s%s%s, or SURROGATE_PLUGIN_PATH to "
-                   "its directory",
-                   model->platform, file->text, named ? " (of " : "", named ? package->text : "", named ? " " : "",
-                   named ? version->text : "", named ? ")" : "");
-  char hex[65];
-  if (hash_file(model->plugin, hex) || strcmp(hex, sha->text))
-    return sg_fail(SURROGATE_PLUGIN,
-                   "%s is not the plugin that the Bundle was checked with (its SHA-256 is another); set "
-                   "SURROGATE_PLUGIN to use it all the same",
-                   model->plugin);
-  return SURROGATE_OK;
 }
 
 /* -- opening --------------------------------------------------------------------------------- */
@@ -201,7 +114,7 @@ int surrogate_open(int abi_version, const char *directory, const surrogate_optio
   model->platform = strdup(options.platform && *options.platform ? options.platform : "cpu");
   if (!model->platform) status = sg_fail(SURROGATE_MEMORY, "there is no memory");
   if (!status) status = sg_bundle_read(directory, model->platform, &model->bundle);
-  if (!status) status = find_plugin(model, options.plugin);
+  if (!status) status = sg_find_plugin(&model->bundle, model->platform, options.plugin, &model->plugin);
   if (!status) status = model->backend->open(model->plugin, model->platform, options.device, &model->client);
   if (!status) status = upload(model);
   for (int k = 0; !status && !options.lazy && k < model->bundle.num_functions; k++)

@@ -13,7 +13,7 @@
  *     surrogate_close(model);
  *
  * Build   cc -std=c11 -O2 -fPIC -fvisibility=hidden -shared -o libsurrogate.so \
- *            surrogate.c sg_bundle.c sg_json.c sg_pjrt.c sg_sha256.c -ldl -lpthread
+ *            surrogate.c sg_bundle.c sg_json.c sg_pjrt.c sg_plugin.c sg_sha256.c -ldl -lpthread
  *         or CMakeLists.txt beside this file. It needs a C11 compiler and a POSIX system, nothing else.
  *
  * Plugin  The programs of a Bundle are compiled, when it is opened, by a PJRT plugin: a shared library such as
