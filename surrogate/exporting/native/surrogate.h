@@ -1,0 +1,177 @@
+/* libsurrogate: call a trained surrogate (a Bundle, NAME.sg) from C, and from whatever can call C.
+ *
+ *     surrogate_model *model;
+ *     surrogate_context *step;
+ *     if (surrogate_open(SURROGATE_ABI_VERSION, "climate.sg", NULL, &model)) fail(surrogate_last_error());
+ *     if (surrogate_context_create(model, "step", 0, &step)) fail(surrogate_last_error());
+ *     for (;;) {                                       the time loop: nothing is opened or compiled in it
+ *         const void *in[] = {temperature, pressure};  in the order of surrogate_describe
+ *         void *out[] = {temperature, pressure};
+ *         if (surrogate_run(step, 1, in, NULL, out, NULL)) fail(surrogate_last_error());
+ *     }
+ *     surrogate_context_destroy(step);
+ *     surrogate_close(model);
+ *
+ * Build   cc -std=c11 -O2 -fPIC -fvisibility=hidden -shared -o libsurrogate.so \
+ *            surrogate.c sg_bundle.c sg_json.c sg_pjrt.c sg_plugin.c sg_sha256.c -ldl -lpthread
+ *         or CMakeLists.txt beside this file. It needs a C11 compiler and a POSIX system, nothing else.
+ *
+ * Plugin  The programs of a Bundle are compiled, when it is opened, by a PJRT plugin: a shared library such as
+ *         that of the Python package lammps-jax-pjrt-cpu (pip download; only its .so is used). It is taken from
+ *           1. surrogate_options.plugin,
+ *           2. the environment variable SURROGATE_PLUGIN,
+ *           3. the file whose name and SHA-256 the Bundle's manifest records, if it lies in a directory of
+ *              SURROGATE_PLUGIN_PATH, in the directory that the library was built with, or beside the library.
+ *         A Bundle never says from where code is loaded.
+ *
+ * Arrays  Every argument is a dense array of float32 or int32 with its samples outermost: for n samples
+ *         of an argument of shape {8, 16} the caller passes n * 8 * 16 elements, C order (in Fortran order the
+ *         same memory is (16, 8, n)). Values are in the physical units that surrogate_describe states;
+ *         normalisation is inside. The caller owns all of them. An output may be the very array that was an input.
+ *         Arrays that begin at a multiple of 64 bytes are read in place, others are copied by the plugin.
+ *
+ * Missing A point without a value in the training data (land for an ocean variable) is ignored in inputs and
+ *         NaN in outputs. A NaN at another point, or a date that does not exist, makes outputs NaN; it is no error.
+ *
+ * Threads A surrogate_model may be shared by any number of threads; a surrogate_context belongs to one at a time.
+ *         One call computes on one thread of the plugin: use one context per thread, or one process per core.
+ *         Equal calls give equal bits on every thread. Programs of different batch sizes may differ in the last
+ *         bits, and the number of samples in a call decides which is used unless the context fixes it.
+ *         The caller's floating-point traps are held while a plugin runs, and are as they were afterwards.
+ *
+ * Errors  Functions return SURROGATE_OK (0) or another surrogate_status; surrogate_last_error() then says in one
+ *         sentence what happened, for this thread. Nothing aborts, prints or throws. Output pointers are set to
+ *         NULL where a function fails. An output array is undefined where surrogate_run fails.
+ */
+#ifndef SURROGATE_H
+#define SURROGATE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define SURROGATE_API __attribute__((visibility("default")))
+#else
+#define SURROGATE_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Raised when a caller compiled against this header can no longer call the library. */
+#define SURROGATE_ABI_VERSION 1
+#define SURROGATE_MAX_RANK 7
+
+typedef enum surrogate_status {
+  SURROGATE_OK = 0,
+  SURROGATE_INVALID = 1,   /* an argument of the call: NULL, a size, a name that does not exist */
+  SURROGATE_ABI = 2,       /* caller, library and Bundle do not fit one another */
+  SURROGATE_BUNDLE = 3,    /* files missing, extra, changed, or not those of a Bundle */
+  SURROGATE_PLUGIN = 4,    /* the plugin is absent, is no plugin, or cannot start on this machine */
+  SURROGATE_COMPILE = 5,   /* the plugin refuses a program */
+  SURROGATE_SELF_TEST = 6, /* a result differs from the golden vector by more than its tolerance */
+  SURROGATE_EXECUTE = 7,   /* the plugin failed while running */
+  SURROGATE_MEMORY = 8     /* no memory */
+} surrogate_status;
+
+enum { SURROGATE_FLOAT32 = 0, SURROGATE_INT32 = 1 };
+enum { SURROGATE_INPUT = 0, SURROGATE_OUTPUT = 1 };
+
+typedef struct surrogate_model surrogate_model;     /* a Bundle that was opened */
+typedef struct surrogate_context surrogate_context; /* what one thread needs to call one function */
+
+/* Options of surrogate_open: zero-initialise, set struct_size and what you need. */
+typedef struct surrogate_options {
+  size_t struct_size;   /* sizeof(surrogate_options) */
+  const char *plugin;   /* path of a plugin; NULL: see "Plugin" above */
+  const char *platform; /* "cpu", "cuda", ...: which programs of the Bundle; NULL: "cpu" */
+  int device;           /* which of the platform's devices, from 0 */
+  int lazy;             /* 1: compile and check nothing before it is needed */
+  int skip_self_test;   /* 1: do not compare with the golden vectors; the results are then nobody's promise */
+} surrogate_options;
+
+/* One argument, in C order. Pointers are valid until surrogate_close. */
+typedef struct surrogate_argument {
+  size_t struct_size; /* sizeof(surrogate_argument), set by the caller */
+  const char *name;
+  const char *role;  /* prognostic, diagnostic, forcing, time */
+  const char *units; /* as the training data spell them; "1" where there are none */
+  const char *description;
+  int dtype; /* SURROGATE_FLOAT32 or SURROGATE_INT32 */
+  int rank;  /* without the sample dimension, which comes before */
+  int64_t shape[SURROGATE_MAX_RANK];
+  const char *dims[SURROGATE_MAX_RANK]; /* history, step, level, latitude, longitude, ... */
+  size_t bytes;                         /* of one sample */
+  int num_levels;                       /* values along the dimension "level", where there is one */
+  const double *levels;
+  const char *level_units;
+} surrogate_argument;
+
+/* SURROGATE_ABI_VERSION of the library. */
+SURROGATE_API int surrogate_abi_version(void);
+
+/* The last failure in this thread; "" before any. Valid until the thread's next call that fails. */
+SURROGATE_API const char *surrogate_last_error(void);
+
+/* Open a Bundle: verify every file, load the plugin, compile each function for its smallest batch, and compare with
+ * the golden vectors. Seconds for large networks: do it once.
+ * abi_version: SURROGATE_ABI_VERSION. options: NULL for the defaults. */
+SURROGATE_API int surrogate_open(int abi_version, const char *directory, const surrogate_options *options,
+                                 surrogate_model **result);
+
+/* Close; NULL is allowed. Contexts must have been destroyed, or SURROGATE_INVALID is returned and it stays open. */
+SURROGATE_API int surrogate_close(surrogate_model *model);
+
+/* Functions of the Bundle: "step" advances a field model by one time step; "steps10" by ten. */
+SURROGATE_API int surrogate_num_functions(const surrogate_model *model);
+SURROGATE_API const char *surrogate_function_name(const surrogate_model *model, int index); /* NULL beyond the last */
+
+/* A fact about the Bundle as text, or NULL: "name", "time_step" (ISO 8601), "calendar", "missing", "platform",
+ * "plugin" (its path), "plugin_version" (of the PJRT interface, "0.115"), "digest" (of the manifest). */
+SURROGATE_API const char *surrogate_info(const surrogate_model *model, const char *key);
+
+/* Coordinate of the grid: "latitude" (rows, ascending, degrees north) or "longitude" (columns). */
+SURROGATE_API int surrogate_coordinate(const surrogate_model *model, const char *name, const double **values, int *count);
+
+/* How many arguments a function has; direction is SURROGATE_INPUT or SURROGATE_OUTPUT. -1 for a name that does not
+ * exist. */
+SURROGATE_API int surrogate_num_arguments(const surrogate_model *model, const char *function, int direction);
+
+/* Describe an argument by its index. Set result->struct_size first. */
+SURROGATE_API int surrogate_describe(const surrogate_model *model, const char *function, int direction, int index,
+                                     surrogate_argument *result);
+
+/* The index of an argument by name, or -1. */
+SURROGATE_API int surrogate_find(const surrogate_model *model, const char *function, int direction, const char *name);
+
+/* Batch sizes that the Bundle has programs for, ascending; the number of them, of which at most capacity are written. */
+SURROGATE_API int surrogate_batches(const surrogate_model *model, const char *function, int64_t *sizes, int capacity);
+
+/* Compile and check now whatever a call of `samples` samples will need. */
+SURROGATE_API int surrogate_prepare(surrogate_model *model, const char *function, int64_t samples);
+
+/* Of a program that was checked: the difference from the golden vector that came nearest to its tolerance, in the
+ * output's units. */
+SURROGATE_API int surrogate_self_test(const surrogate_model *model, const char *function, int64_t batch, int output,
+                                      double *difference, double *tolerance);
+
+/* A context to call `function` from one thread. batch: 0 lets each call choose among the programs; one of
+ * surrogate_batches() always uses that one, so that a sample's result does not depend on how many
+ * others it is called with (on how a domain is decomposed, for one). */
+SURROGATE_API int surrogate_context_create(surrogate_model *model, const char *function, int64_t batch,
+                                           surrogate_context **result);
+SURROGATE_API int surrogate_context_destroy(surrogate_context *context); /* NULL is allowed */
+
+/* Run on `samples` samples, any number from 0: they are cut into the batches of the programs, and the last one padded.
+ *
+ * inputs, outputs: one pointer per argument in the order of surrogate_describe.
+ * input_bytes, output_bytes: the size of each array, checked against what the samples need; NULL: not checked.
+ */
+SURROGATE_API int surrogate_run(surrogate_context *context, int64_t samples, const void *const *inputs,
+                                const size_t *input_bytes, void *const *outputs, const size_t *output_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
