@@ -23,6 +23,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "fit": ("surrogate.api", "fit"),
     "load": ("surrogate.run.surrogate_files", "load"),
     "score": ("surrogate.api", "score"),
+    "open_bundle": ("surrogate.exporting", "open_bundle"),
     "plot": ("surrogate.plot", None),
     "Domain": ("surrogate.domains.base", "Domain"),
     "Experiment": ("surrogate.config", "Experiment"),
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from surrogate.core.types import UserError
     from surrogate.domains.base import Domain
     from surrogate.domains.fields_surrogate import FieldSurrogate
+    from surrogate.exporting import open_bundle
     from surrogate.run.surrogate_files import load
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "fit",
     "load",
     "load_experiment",
+    "open_bundle",
     "plot",
     "score",
     "testing",

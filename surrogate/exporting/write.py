@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 import secrets
 import shutil
@@ -12,7 +13,6 @@ import jax
 import jaxlib
 import numpy as np
 
-import surrogate as package
 from surrogate.core.types import UserError
 from surrogate.data.normalize import describe
 from surrogate.domains.fields_surrogate import FieldSurrogate
@@ -93,7 +93,7 @@ def export_bundle(
         "calendar": surrogate.spec.calendar, "normalisation": describe(surrogate.frame.normalizer),
         "missing": MISSING, "relative_tolerance": tolerance, "plugins": {},
         "versions": {
-            "surrogate": package.__version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__,
+            "surrogate": metadata.version("surrogate"), "jax": jax.__version__, "jaxlib": jaxlib.__version__,
             "stablehlo": stablehlo.version(),
         },
         "surrogate": {
