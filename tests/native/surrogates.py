@@ -17,6 +17,7 @@ from surrogate.core.calendars import advance
 from surrogate.core.durations import Duration
 from surrogate.core.spec import Grid, Spec, Variable
 from surrogate.data.normalize import Normalizer
+from surrogate.data.step_base import StepBase
 from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.domains.frame import FieldFrame
 from surrogate.models.base import find_model
@@ -83,9 +84,13 @@ def make(
         center = {r: c if r in ("forcing", "static") else np.zeros_like(c) for r, c in center.items()}
         climatology += np.array([MEAN[v.name] for v in spec.outputs], np.float32)
     count = len(spec.role("prognostic"))
-    memory = rng.uniform(0.7, 1, (*shape, count)).astype(np.float32) if count else None
+    base = None
+    if count:
+        memory = rng.uniform(0.7, 1, (*shape, count)).astype(np.float32)
+        patterns, projection = rng.normal(0, 0.1, (2, 2, *shape, count)).astype(np.float32)
+        base = StepBase(memory, patterns, projection, np.array([[0.9, 0.1], [-0.1, 0.8]], np.float32))
     normalizer = Normalizer(
-        spec, center, scale, rng.uniform(0.2, 0.5, (1, outputs)).astype(np.float32), mask, climatology, memory
+        spec, center, scale, rng.uniform(0.2, 0.5, (1, outputs)).astype(np.float32), mask, climatology, base
     )
     static = rng.normal(300, 500, (*shape, len(spec.role("static")))).astype(np.float32)
     frame = FieldFrame(spec, normalizer, static, features)
