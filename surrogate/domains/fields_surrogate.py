@@ -13,7 +13,7 @@ import xarray as xr
 
 from surrogate.core.calendars import advance
 from surrogate.core.durations import Duration
-from surrogate.core.spec import Spec
+from surrogate.core.spec import Spec, Variable
 from surrogate.core.types import PyTree, UserError
 from surrogate.domains.fields_xarray import read_fields, to_dataset
 from surrogate.domains.forecast import make_rollout
@@ -69,7 +69,7 @@ class FieldSurrogate:
             outputs, ``time`` (``sample`` without dates) instead of the first two.
 
         Raises:
-            UserError: for a variable that is missing or in other units, another grid, times that are not a
+            UserError: for a variable that is missing or in other units, a value that is missing, another grid, times that are not a
                 time step apart where a history is needed, a lead that is no multiple of the step.
         """
         if not self.frame.num_prognostic:
@@ -99,6 +99,7 @@ class FieldSurrogate:
 
     def _map(self, data: xr.Dataset) -> xr.Dataset:
         values, time = read_fields(data, self.spec, "forcing", "data")
+        self._refuse_missing(values, time, self.spec.role("forcing"), np.ones(values.shape[1:], bool), "data")
         forcing = self.frame.forcing_inputs(time, values)
         state = np.zeros((len(time), *self.spec.grid.shape, 0), np.float32)
         result = np.asarray(self._forecast(self.params, self._constants, state, forcing[None])[1])[0]
@@ -109,15 +110,20 @@ class FieldSurrogate:
 
     def _normalize_states(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
         mask = self.frame.normalizer.mask[..., : self.frame.num_prognostic]
+        self._refuse_missing(values, time, self.spec.role("prognostic"), mask, "data")
+        return self.frame.normalizer.normalize("prognostic", values, self.frame.months(time))
+
+    def _refuse_missing(
+        self, values: np.ndarray, time: np.ndarray, variables: tuple[Variable, ...], mask: np.ndarray, name: str
+    ) -> None:
         bad = np.argwhere(~np.isfinite(values) & mask)
         if len(bad):
             t, row, column, channel = bad[0]
             grid = self.spec.grid
             raise UserError(
-                f"data: {self.spec.role('prognostic')[channel].key!r} is {values[t, row, column, channel]} at {time[t]}, "
+                f"{name}: {variables[channel].key!r} is {values[t, row, column, channel]} at {time[t]}, "
                 f"latitude {grid.latitude[row]:g}, longitude {grid.longitude[column]:g}"
             )
-        return self.frame.normalizer.normalize("prognostic", values, self.frame.months(time))
 
     def _starts(self, time: np.ndarray) -> np.ndarray:
         """Indices of the times whose whole history is there."""
@@ -155,6 +161,8 @@ class FieldSurrogate:
                         "pass forcings= that cover the forecast"
                     )
                 values[i] = known[at[t]]
+            # As in training, a forcing is needed everywhere: normalised, a missing one would pass for an average one.
+            self._refuse_missing(values, flat, variables, np.ones(values.shape[1:], bool), "forcings")
         inputs = self.frame.forcing_inputs(flat, values)
         return inputs.reshape(*valid.shape, *inputs.shape[1:])
 

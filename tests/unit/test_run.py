@@ -337,3 +337,18 @@ def test_no_transfer_hides_in_the_loop(finished: Path) -> None:
     # The run of this module went through jax.transfer_guard("disallow"); the guard must be one that bites.
     with jax.transfer_guard("disallow"), pytest.raises(Exception, match=r"[Dd]isallowed"):
         jax.numpy.zeros(3) + np.ones(3)
+
+
+def test_a_forecast_from_a_forcing_that_is_missing_is_refused(
+    tiny_settings: list[str], waves_file: Path, tmp_path: Path
+) -> None:
+    settings = [*tiny_settings, f"run.dir={tmp_path / 'run'}", "data.variables=[tas]", "data.forcings=[psl]",
+                "train.steps=2", "evaluate.max_samples=4"]  # fmt: skip
+    run_training(load_experiment("", settings), quiet=True)
+    model = load(tmp_path / "run")
+    data = xr.open_dataset(waves_file).load().isel(time=slice(0, 4))
+    forecast = model.rollout(data.isel(time=slice(0, 1)), lead_time="2D", forcings=data)
+    assert np.isfinite(forecast["tas"]).all()
+    data["psl"][2, 3, 5] = np.nan
+    with pytest.raises(UserError, match=r"forcings: 'psl' is nan at 2001-01-03.*latitude -11\.25, longitude 112\.5"):
+        model.rollout(data.isel(time=slice(0, 1)), lead_time="2D", forcings=data)
