@@ -54,6 +54,11 @@ class Fields(Domain):
         return open_source(data, lazily=lazily)
 
     def open(self) -> None:
+        name = self.experiment.model_name
+        if (takes := getattr(find_model(name), "takes", "fields")) != "fields":
+            raise UserError(
+                f"model {name!r} takes {takes}; for gridded fields there are unet, fno, sfno, transformer and mlp"
+            )
         self.source, roles = self.open_data(self.data)
         self.splits = make_splits(self.source.timelines, roles, self.data.split)
         self.leads = self._leads()

@@ -100,6 +100,7 @@ class Descriptor(nnx.Module):
     """See the module, and :mod:`surrogate.models.atoms_base` for the contract."""
 
     Config: type[AtomsConfig] = DescriptorConfig
+    takes = "atoms"
 
     def __init__(self, geometry: AtomsGeometry, config: AtomsConfig | None = None, *, rngs: nnx.Rngs) -> None:
         config = config or self.Config()

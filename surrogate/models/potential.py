@@ -144,6 +144,7 @@ class Potential(nnx.Module):
     """See the module, and :mod:`surrogate.models.atoms_base` for the contract."""
 
     Config: type[PotentialConfig] = PotentialConfig
+    takes = "atoms"
 
     def __init__(self, geometry: AtomsGeometry, config: PotentialConfig | None = None, *, rngs: nnx.Rngs) -> None:
         config = config or self.Config()

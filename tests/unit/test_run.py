@@ -262,6 +262,13 @@ def test_a_mistake_is_one_sentence(words: list[str], message: str, tiny_settings
     assert "\n" not in text
 
 
+def test_a_model_of_atoms_is_refused_for_fields(tiny_settings: list[str], tmp_path: Path) -> None:
+    words = [w for w in tiny_settings if not w.startswith("model")]
+    experiment = load_experiment("", [*words, f"run.dir={tmp_path / 'x'}", "model.name=descriptor"])
+    with pytest.raises(UserError, match="model 'descriptor' takes atoms; for gridded fields there are unet"):
+        run_training(experiment, quiet=True)
+
+
 def test_the_command_line_prints_one_line_and_exits_with_2(tiny_settings: list[str]) -> None:
     result = subprocess.run(command(tiny_settings, "train.stepz=5"), capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
