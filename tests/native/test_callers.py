@@ -92,6 +92,7 @@ def test_any_number_of_samples_in_c(rich, step, bundle, program, run, tmp_path, 
         close(outputs[name], expected)
 
 
+@pytest.mark.slow
 def test_threads_agree_to_the_bit(plugin, program, run, tmp_path) -> None:
     """Four threads, each with a context, and a model with Fourier transforms: the case that has hung plugins."""
     surrogate = make(

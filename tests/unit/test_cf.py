@@ -114,6 +114,7 @@ def test_a_map_on_a_plane_whose_variables_are_called_x_and_y(tmp_path: Path) -> 
     np.testing.assert_array_equal(read_fields(inputs, spec, "forcing", "data")[0], result["y"].values[..., None])
 
 
+@pytest.mark.slow
 def test_what_a_trained_surrogate_forecasts(tiny_settings: list[str], waves_file: Path, tmp_path: Path) -> None:
     experiment = sg.load_experiment("", [*tiny_settings, "train.steps=2", f"run.dir={tmp_path / 'run'}"])
     surrogate = sg.fit(experiment, quiet=True)

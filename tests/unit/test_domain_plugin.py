@@ -32,6 +32,7 @@ def experiment(plugin: Path, *overrides: str) -> sg.Experiment:
     return sg.load_experiment("lorenz96", words, config_dir=plugin / "conf")
 
 
+@pytest.mark.slow
 def test_a_domain_of_ones_own_trains_scores_and_loads(plugin: Path) -> None:
     surrogate = sg.fit(experiment(plugin, "train.steps=300", "train.ema=0.9"), quiet=True)
     import lorenz96

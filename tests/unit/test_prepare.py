@@ -37,6 +37,7 @@ def test_a_store_gives_the_batches_of_the_files(store: Path, tiny_settings: list
         np.testing.assert_array_equal(value, domains[1].normalizer.arrays()[name])
 
 
+@pytest.mark.slow
 def test_training_from_a_store_gives_the_same_loss(store: Path, tiny_settings: list[str], tmp_path: Path) -> None:
     summaries = []
     for name, settings in (("files", tiny_settings), ("store", from_store(store, tiny_settings))):

@@ -90,6 +90,7 @@ def test_the_surrogates_score_follows_from_its_own_rollout(finished: Path, waves
                 assert got == pytest.approx(table[key]["rmse"][lead], rel=2e-4), (name, key, lead)
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_and_resumed_ends_with_the_same_bits(
     finished: Path, tiny_settings: list[str], tmp_path: Path
 ) -> None:
@@ -136,6 +137,7 @@ def test_another_seed_gives_other_weights(finished: Path, tiny_settings: list[st
     assert weights(tmp_path / "c") != weights(finished)
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_settings: list[str], tmp_path: Path) -> None:
     losses = []
     for parts in (1, 4):

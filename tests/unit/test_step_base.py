@@ -113,6 +113,7 @@ def test_a_record_too_short_to_choose_from_is_refused_by_name() -> None:
         fitted(spiral(8, 0.97, 0.3), "linear_inverse_model", horizon=3)
 
 
+@pytest.mark.slow
 def test_a_surrogate_keeps_its_base(tiny_settings: list[str], waves_file: Path, tmp_path: Path) -> None:
     import xarray as xr
 
