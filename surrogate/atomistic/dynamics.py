@@ -161,7 +161,7 @@ def run_dynamics(
     masses: np.ndarray | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
-    """See :func:`surrogate.api.md`, which adds a progress bar; ``progress(steps done, steps in all)`` is called now and then."""
+    """See :func:`surrogate.md` for everything but ``progress``: called as ``progress(steps done, steps in all)`` now and then."""
     trained = Trained.of(model)
     check_settings(
         steps=steps, ensemble=ensemble, temperature=temperature, time_step=time_step, save_every=save_every, skin=skin,
