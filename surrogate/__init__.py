@@ -23,6 +23,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "fit": ("surrogate.api", "fit"),
     "load": ("surrogate.run.surrogate_files", "load"),
     "score": ("surrogate.api", "score"),
+    "md": ("surrogate.api", "md"),
     "open_bundle": ("surrogate.exporting", "open_bundle"),
     "plot": ("surrogate.plot", None),
     "Domain": ("surrogate.domains.base", "Domain"),
@@ -35,7 +36,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
 
 if TYPE_CHECKING:
     from surrogate import plot, testing
-    from surrogate.api import fit, score
+    from surrogate.api import fit, md, score
     from surrogate.cli import load_experiment
     from surrogate.config import Experiment
     from surrogate.core.types import UserError
@@ -54,6 +55,7 @@ __all__ = [
     "fit",
     "load",
     "load_experiment",
+    "md",
     "open_bundle",
     "plot",
     "score",
