@@ -119,6 +119,11 @@ class AtomsSurrogate:
     def members(self) -> int:
         return self.meaning.members
 
+    @property
+    def spread_factor(self) -> tuple[float, float]:
+        """Calibration of the spreads of (energies, forces)."""
+        return self.meaning.spread_factor
+
     def __repr__(self) -> str:
         species = " ".join(SYMBOLS[z] for z in self.geometry.species)
         ensemble = f", {self.members} members" if self.members else ""
@@ -144,6 +149,20 @@ class AtomsSurrogate:
         """
         self._refuse_property("energies and forces; ask property_of")
         return self.predictor()(as_frames(atoms))
+
+    def calculator(self, skin: float = 0.5) -> Any:
+        """A calculator of ASE with energy, forces, stress, energies per atom and, of an ensemble, spreads.
+
+        Args:
+            skin: Å; neighbors are found again when atoms have moved by half of it.
+
+        Raises:
+            UserError: without ASE (the ``materials`` extra), or for a surrogate of a property.
+        """
+        self._refuse_property("energies and forces")
+        from surrogate.atomistic.calculator import Calculator
+
+        return Calculator.of(self, skin=skin)
 
     def property_of(self, atoms: Any) -> np.ndarray:
         """The property that it was trained on, in :attr:`AtomsMeaning.units`: (n,)."""
