@@ -232,6 +232,7 @@ class EvaluateConfig:
         rollout: length of the long free run (``365D``); empty: none.
         baselines: which to fit and show; empty: all that apply.
         indices: names of box-mean indices to score, each ``{variable, latitude: [s, n], longitude: [w, e]}``.
+        crystals: of a potential, names such as ``Cu-fcc``; ``auto``: those that the training data call for; empty: none.
     """
 
     batch_size: int = 16
@@ -239,6 +240,7 @@ class EvaluateConfig:
     rollout: str = ""
     indices: dict[str, Any] = field(default_factory=dict)
     metrics: tuple[str, ...] = ("rmse", "acc", "bias", "activity")
+    crystals: tuple[str, ...] = ("auto",)
 
     def __post_init__(self) -> None:
         _positive(self, "batch_size", "max_samples")

@@ -42,7 +42,9 @@ class Trained:
             return model
         if isinstance(model, nnx.Module) and hasattr(model, "geometry"):
             graphdef, params = nnx.split(model)
-            return cls(graphdef, params, model.geometry, str(getattr(getattr(model, "config", None), "dtype", "float32")))
+            return cls(
+                graphdef, params, model.geometry, str(getattr(getattr(model, "config", None), "dtype", "float32"))
+            )
         try:
             return cls(
                 model.graphdef, model.params, model.geometry, str(model.dtype), int(model.members),

@@ -115,7 +115,12 @@ class Recorder:
         if self.trained.members:
             spread = "standard deviation over the ensemble"
             variables["energy_spread"] = ("time", raw["energy_spread"].astype(float), "eV", f"{spread}, energy")
-            variables["force_spread"] = (at[:2], raw["force_spread"].astype(float), "eV angstrom-1", f"{spread}, forces")
+            variables["force_spread"] = (
+                at[:2],
+                raw["force_spread"].astype(float),
+                "eV angstrom-1",
+                f"{spread}, forces",
+            )
         coords: dict[str, tuple[Any, Any, dict[str, str]]] = {
             "time": ("time", np.array(self._steps) * self.time_step / 1000, {
                 "units": "ps", "long_name": "time since the first step", "axis": "T"}),

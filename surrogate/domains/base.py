@@ -16,12 +16,16 @@ import numpy as np
 from surrogate.config import Experiment
 from surrogate.core.types import PyTree, UserError
 
-Scores = dict[str, dict[str, dict[str, float]]]  # variable → metric → lead → value
+# variable → metric → lead → value, or the value itself where there are no leads (atoms)
+Scores = dict[str, dict[str, Any]]
 
 
 @dataclass
 class Evaluation:
-    """What an evaluation found; ``pictures`` is handed to the plotting functions unread."""
+    """What an evaluation found; ``pictures`` is handed to the plotting functions unread.
+
+    ``extra`` goes into ``summary.json`` under its own keys (``crystals``, ``dynamics``, ``uncertainty`` of atoms).
+    """
 
     scores: dict[str, Scores]  # split → scores
     baselines: dict[str, Scores]
@@ -29,6 +33,7 @@ class Evaluation:
     rollout: dict[str, Any] | None = None
     pictures: Any = None
     notes: list[str] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Domain(ABC):
