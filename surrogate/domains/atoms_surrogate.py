@@ -119,6 +119,11 @@ class AtomsSurrogate:
     def members(self) -> int:
         return self.meaning.members
 
+    @property
+    def spread_factor(self) -> tuple[float, float]:
+        """What the ensemble's standard deviations of (energies, forces) are multiplied by."""
+        return self.meaning.spread_factor
+
     def __repr__(self) -> str:
         species = " ".join(SYMBOLS[z] for z in self.geometry.species)
         ensemble = f", {self.members} members" if self.members else ""
@@ -132,6 +137,16 @@ class AtomsSurrogate:
         if self._predictor is None:
             self._predictor = self.meaning.predictor(self.graphdef, self.params)
         return self._predictor
+
+    def calculator(self, *, skin: float = 0.5) -> Any:
+        """A :class:`~surrogate.atomistic.calculator.Calculator` of ASE; neighbor lists reach ``skin`` Å beyond the cutoff.
+
+        Raises:
+            UserError: without ASE, and for a surrogate of a property.
+        """
+        from surrogate.atomistic.calculator import Calculator
+
+        return Calculator.of(self, skin=skin)
 
     def predict(self, atoms: Any) -> Predicted:
         """Energies (eV), forces (eV/Å) and stresses (eV/Å³).

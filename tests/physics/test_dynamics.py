@@ -168,7 +168,7 @@ def test_langevin_samples_the_canonical_ensemble() -> None:
     """200 free dimers: kinetic energy by equipartition, and the mean square of the bonds' stretching by quadrature."""
     kelvin, num = 300.0, 200
     place = np.stack(np.meshgrid(*[np.arange(6)] * 3), -1).reshape(-1, 3)[:num] * 50.0
-    positions = np.stack([place, place + [0, 0, 2.0]], 1).reshape(-1, 3)
+    positions = np.stack([place, place + np.array([0, 0, 2.0])], 1).reshape(-1, 3)
     run = md(
         SPRING, one(positions), ensemble="nvt", temperature=kelvin, friction=20.0, steps=4000, save_every=20,
         time_step=5.0, seed=3,
