@@ -29,6 +29,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Domain": ("surrogate.domains.base", "Domain"),
     "Experiment": ("surrogate.config", "Experiment"),
     "FieldSurrogate": ("surrogate.domains.fields_surrogate", "FieldSurrogate"),
+    "AtomsSurrogate": ("surrogate.domains.atoms_surrogate", "AtomsSurrogate"),
     "UserError": ("surrogate.core.types", "UserError"),
     "testing": ("surrogate.testing", None),
 }
@@ -39,12 +40,14 @@ if TYPE_CHECKING:
     from surrogate.cli import load_experiment
     from surrogate.config import Experiment
     from surrogate.core.types import UserError
+    from surrogate.domains.atoms_surrogate import AtomsSurrogate
     from surrogate.domains.base import Domain
     from surrogate.domains.fields_surrogate import FieldSurrogate
     from surrogate.exporting import open_bundle
     from surrogate.run.surrogate_files import load
 
 __all__ = [
+    "AtomsSurrogate",
     "Domain",
     "Experiment",
     "FieldSurrogate",

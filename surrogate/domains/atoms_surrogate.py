@@ -121,7 +121,7 @@ class AtomsSurrogate:
 
     @property
     def spread_factor(self) -> tuple[float, float]:
-        """What the ensemble's standard deviations of (energies, forces) are multiplied by."""
+        """Calibration of the spreads of (energies, forces)."""
         return self.meaning.spread_factor
 
     def __repr__(self) -> str:
@@ -138,16 +138,6 @@ class AtomsSurrogate:
             self._predictor = self.meaning.predictor(self.graphdef, self.params)
         return self._predictor
 
-    def calculator(self, *, skin: float = 0.5) -> Any:
-        """A :class:`~surrogate.atomistic.calculator.Calculator` of ASE; neighbor lists reach ``skin`` Å beyond the cutoff.
-
-        Raises:
-            UserError: without ASE, and for a surrogate of a property.
-        """
-        from surrogate.atomistic.calculator import Calculator
-
-        return Calculator.of(self, skin=skin)
-
     def predict(self, atoms: Any) -> Predicted:
         """Energies (eV), forces (eV/Å) and stresses (eV/Å³).
 
@@ -159,6 +149,20 @@ class AtomsSurrogate:
         """
         self._refuse_property("energies and forces; ask property_of")
         return self.predictor()(as_frames(atoms))
+
+    def calculator(self, skin: float = 0.5) -> Any:
+        """A calculator of ASE with energy, forces, stress, energies per atom and, of an ensemble, spreads.
+
+        Args:
+            skin: Å; neighbors are found again when atoms have moved by half of it.
+
+        Raises:
+            UserError: without ASE (the ``materials`` extra), or for a surrogate of a property.
+        """
+        self._refuse_property("energies and forces")
+        from surrogate.atomistic.calculator import Calculator
+
+        return Calculator.of(self, skin=skin)
 
     def property_of(self, atoms: Any) -> np.ndarray:
         """The property that it was trained on, in :attr:`AtomsMeaning.units`: (n,)."""
