@@ -238,7 +238,7 @@ def _with_room(state: State, program: Program, start: Start) -> tuple[State, Pro
     slots, most = program.neighbors.slots, int(state.verlet.neighbors.largest)
     if most <= slots:
         raise UserError(
-            f"{start.place}: no complete neighbor list at step {int(state.step)}, for {slots} slots and {most} neighbors"
+            f"{start.place}: no complete neighbor list at step {int(state.step)}, for {most} neighbors and {slots} slots"
         )
     shape = replace(program.neighbors, slots=roomy(most))
     places = jax.tree.map(jnp.copy, state.places)

@@ -36,19 +36,21 @@ class Trained:
         """From a surrogate of atoms (``graphdef``, ``params``, ``geometry``, ...) or an ``nnx.Module``.
 
         Raises:
-            UserError: for anything else.
+            UserError: for anything else, and for a surrogate of a property.
         """
         if isinstance(model, cls):
             return model
         if isinstance(model, nnx.Module) and hasattr(model, "geometry"):
             graphdef, params = nnx.split(model)
-            return cls(
-                graphdef, params, model.geometry, str(getattr(getattr(model, "config", None), "dtype", "float32"))
-            )
+            dtype = getattr(getattr(model, "config", None), "dtype", "float32")
+            return cls(graphdef, params, model.geometry, str(dtype))
+        target = getattr(getattr(model, "meaning", None), "target", "energy")
+        if target != "energy":
+            raise UserError(f"this surrogate gives the property {target!r}: there are no forces to move atoms by")
         try:
             return cls(
                 model.graphdef, model.params, model.geometry, str(model.dtype), int(model.members),
-                tuple(getattr(model, "spread_factor", (1.0, 1.0))),
+                tuple(model.spread_factor),
             )  # fmt: skip
         except AttributeError as error:
             raise UserError(

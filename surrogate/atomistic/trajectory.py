@@ -113,14 +113,10 @@ class Recorder:
             "atoms_lost": ("time", lost.sum(1), "1", "atoms that had neighbors at first and have none within the cutoff"),
         }  # fmt: skip
         if self.trained.members:
+            energies, forces = raw["energy_spread"].astype(float), raw["force_spread"].astype(float)
             spread = "standard deviation over the ensemble"
-            variables["energy_spread"] = ("time", raw["energy_spread"].astype(float), "eV", f"{spread}, energy")
-            variables["force_spread"] = (
-                at[:2],
-                raw["force_spread"].astype(float),
-                "eV angstrom-1",
-                f"{spread}, forces",
-            )
+            variables["energy_spread"] = ("time", energies, "eV", f"{spread}, energy")
+            variables["force_spread"] = (at[:2], forces, "eV angstrom-1", f"{spread}, forces")
         coords: dict[str, tuple[Any, Any, dict[str, str]]] = {
             "time": ("time", np.array(self._steps) * self.time_step / 1000, {
                 "units": "ps", "long_name": "time since the first step", "axis": "T"}),
