@@ -133,8 +133,8 @@ def test_calibration_says_what_is_wrong():
     frames = two_frames()
     with pytest.raises(UserError, match="a single potential has no spread"):
         calibration(prediction(frames), frames)
-    with pytest.raises(UserError, match="members agree exactly at 1 of 2 values"):
-        reliability("forces", "eV/Å", np.array([0.1, 0.1, 0.0]), np.array([0.1, 0.0, 0.0]), 1e-5)
+    with pytest.raises(UserError, match="members agree exactly at 2 of 3 values"):
+        reliability("forces", "eV/Å", np.array([0.1, 0.1, 0.1, 0.0]), np.array([0.1, 0.0, 0.0, 0.0]), 1e-5)
     with pytest.raises(UserError, match="nothing to calibrate"):
         reliability("forces", "eV/Å", np.zeros(3), np.zeros(3), 1e-5)
 
