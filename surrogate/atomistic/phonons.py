@@ -130,7 +130,9 @@ def force_constants(
         raise UserError(f"{relaxed.groups[0]}: a force is not finite when an atom is moved by {displacement} Å")
     values = -(forces[:, :, 0] - forces[:, :, 1]) / (2 * displacement)
     values, broken = _impose(values, grid)
-    return ForceConstants(relaxed.cell[0], relaxed.positions, masses_of(relaxed.species), grid, values, broken)
+    return ForceConstants(
+        relaxed.cell[0], relaxed.positions, masses_of(relaxed.species, relaxed.place(0)), grid, values, broken
+    )
 
 
 def dispersion(

@@ -19,7 +19,7 @@ from surrogate.core.types import PyTree, UserError
 from surrogate.data.atoms import Frames
 from surrogate.data.elements import SYMBOLS
 from surrogate.models.atoms_base import AtomsGeometry, energy_forces_stress
-from surrogate.models.capacities import Ladder, choose_ladder, fill
+from surrogate.models.capacities import choose_ladder, fill
 from surrogate.models.graph import Structure, pack, structure
 
 
@@ -66,11 +66,6 @@ def structures_of(frames: Frames, geometry: AtomsGeometry) -> list[Structure]:
     return found
 
 
-def ladder_of(structures: list[Structure], batch_size: int, rungs: int = 4) -> Ladder:
-    """Capacities for batches of ``batch_size`` of these."""
-    return choose_ladder([len(s) for s in structures], [s.max_neighbors for s in structures], batch_size, rungs=rungs)
-
-
 class ModelPredictor:
     """The :data:`Predictor` of a potential, or of an ensemble whose parameters have one more leading axis.
 
@@ -105,7 +100,7 @@ class ModelPredictor:
         atoms, forces, stress = np.zeros(spread_shape), np.zeros((*spread_shape, 3)), np.zeros((m, n, 3, 3))
         if n:
             sizes, slots = [len(s) for s in structures], [s.max_neighbors for s in structures]
-            capacity = ladder_of(structures, min(self.batch_size, n), rungs=1).rungs[-1]
+            capacity = choose_ladder(sizes, slots, min(self.batch_size, n), rungs=1).rungs[-1]
             for batch in fill(sizes, slots, capacity):
                 graph = jax.tree.map(jnp.asarray, pack([structures[i] for i in batch], capacity, self.dtype))
                 found = [np.asarray(x, float) for x in jax.device_get(self._call(self.params, graph))]

@@ -8,7 +8,6 @@ from surrogate.atomistic.evaluate import evaluate_frames, score_predictions
 from surrogate.atomistic.predict import Predicted
 from surrogate.core.types import UserError
 from surrogate.data.atoms import Frames
-from surrogate.data.masses import masses_of
 from surrogate.metrics.atomistic import ErrorSums, ErrorTable, units_of
 
 CU, AU = 29, 79
@@ -137,11 +136,3 @@ def test_calibration_says_what_is_wrong():
         reliability("forces", "eV/Å", np.array([0.1, 0.1, 0.1, 0.0]), np.array([0.1, 0.0, 0.0, 0.0]), 1e-5)
     with pytest.raises(UserError, match="nothing to calibrate"):
         reliability("forces", "eV/Å", np.zeros(3), np.zeros(3), 1e-5)
-
-
-def test_masses_are_those_of_ase():
-    data = pytest.importorskip("ase.data")
-    np.testing.assert_allclose(masses_of(np.arange(1, 84)), data.atomic_masses[1:84], rtol=1.2e-3)
-    assert masses_of(np.array([[29]]))[0, 0] == pytest.approx(63.546)
-    with pytest.raises(UserError, match="no mass of the element Rf"):
-        masses_of(np.array([104]))
