@@ -10,6 +10,13 @@ from typing import Any
 from surrogate.run.style import number, quantity, words
 
 _METHODS = ("surrogate", "reference")
+_FACTS = {
+    "drift": "drift of the energy (meV/atom/ps)", "temperature": "temperature (K)",
+    "temperature_std": "its standard deviation (K)", "picoseconds": "length (ps)", "time_step_fs": "time step (fs)",
+    "steps_per_s": "steps/s", "spread": "predicted standard deviation (RMS)", "rmse": "error (RMS)",
+    "factor": "error / spread", "spearman": "rank correlation of the two", "count": "values",
+    "calibration_error": "mean relative gap in bins",
+}  # fmt: skip
 _NAMES = {
     "axis_ratio": "c/a", "energy": "energy at the minimum", "bulk_modulus": "bulk modulus B",
     "bulk_modulus_derivative": "dB/dp", "highest_phonon": "highest phonon",
@@ -122,15 +129,17 @@ def _facts(title: str, columns: Mapping[str, Any]) -> str:
         return ""
     nested = all(isinstance(v, Mapping) for v in columns.values())
     table: dict[str, Mapping[str, Any]] = dict(columns) if nested else {"": columns}
-    names = list(dict.fromkeys(name for of in table.values() for name in of))
+    names = dict.fromkeys(name for of in table.values() for name in of if name != "notes")
     heads = "".join(f"<th scope=col>{escape(words(str(c)))}</th>" for c in table)
-    rows = "".join(
-        f"<tr><th scope=row>{escape(words(str(n)))}</th>{''.join(f'<td>{escape(_fact(of.get(n)))}</td>' for of in table.values())}</tr>"
-        for n in names
-    )
+    rows = []
+    for name in names:
+        cells = "".join(f"<td>{escape(_fact(of.get(name)))}</td>" for of in table.values())
+        rows.append(f"<tr><th scope=row>{escape(_FACTS.get(name, words(str(name))))}</th>{cells}</tr>")
     head = f"<thead><tr><th scope=col></th>{heads}</tr></thead>" if nested else ""
+    notes = [str(note) for of in table.values() for note in of.get("notes") or ()]
     return (
-        f"<section><h2>{escape(title)}</h2><div class=wide><table>{head}<tbody>{rows}</tbody></table></div></section>"
+        f"<section><h2>{escape(title)}</h2>{''.join(f'<p class=loss>{escape(note)}</p>' for note in notes)}"
+        f"<div class=wide><table>{head}<tbody>{''.join(rows)}</tbody></table></div></section>"
     )
 
 

@@ -65,7 +65,7 @@ def state_equations(items: Sequence[StateCurves]) -> Picture:
                     color=look["color"], markersize=3.2, zorder=look["zorder"],
                     markerfacecolor="white" if method == "reference" else look["color"])  # fmt: skip
             ax.axvline(curve["volume"], color=look["color"], linewidth=0.8, linestyle=":", zorder=2)
-            notes.append(f"{method}: $V$ {number(curve['volume'])}, B {number(curve['bulk_modulus'])}".replace("$", ""))
+            notes.append(f"{method}: V {curve['volume']:.3f}, B {number(curve['bulk_modulus'])}")
         ax.set_title(item.name)
         ax.set_xlabel("volume (Å³/atom)")
         ax.set_ylabel("energy above the\nminimum (meV/atom)")

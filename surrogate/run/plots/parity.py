@@ -69,14 +69,12 @@ def _points(figure: Picture, ax: Axes, item: Parity) -> None:
     low, high = low - margin, high + margin
     ax.plot([low, high], [low, high], color=INK, linewidth=0.9, zorder=4)
     inside = (predicted >= low) & (predicted <= high)
-    if len(truth) > _MOST_POINTS:
+    if inside.sum() > _MOST_POINTS:
         shown = ax.hexbin(
-            truth[inside], predicted[inside], gridsize=55, extent=(low, high, low, high), bins="log", mincnt=1,
+            truth[inside], predicted[inside], gridsize=55, extent=(low, high, low, high), norm=LogNorm(), mincnt=1,
             cmap="viridis", linewidths=0.1,
         )  # fmt: skip
-        counts = np.asarray(shown.get_array())
-        if counts.size and counts.max() > 1:
-            shown.set_norm(LogNorm(1, counts.max()))
+        shown.set_clim(1, max(2.0, float(np.max(np.asarray(shown.get_array())))))
         bar = figure.colorbar(shown, ax=ax, location="right", aspect=30, pad=0.02, fraction=0.05)
         bar.set_label("values in a cell", fontsize=8)
         bar.outline.set_visible(False)
