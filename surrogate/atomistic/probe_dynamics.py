@@ -113,10 +113,7 @@ def probe_dynamics(
         if start.pbc.all():
             thin = run.isel(time=slice(None, None, max(1, run.sizes["time"] // 200)))
             found = radial_distribution(thin, r_max=8.0, bins=160)
-            series |= {
-                "r": found["r"].values,
-                "g": {str(p): found["g"].sel(pair=p).values for p in found["pair"].values},
-            }
+            series |= {"r": found["r"].values, "g": {str(p): found["g"].sel(pair=p).values for p in found["pair"].values}}
     return table, series, run
 
 

@@ -108,18 +108,18 @@ def test_phonons_share_the_path_and_mark_what_is_unstable():
 
 
 def test_dynamics_show_the_drift_and_where_it_broke():
-    time = np.linspace(0, 10, 201)
-    energy = 0.05 * time
+    time = np.linspace(0, 10_000, 201)  # fs
+    energy = -80 + 4 * 0.05e-6 * time  # eV of 4 atoms
     temperature = np.full(201, 300.0)
-    above, below = conservation([Conservation("Cu", time, energy, temperature, 310.0)]).axes
+    above, below = conservation([Conservation("Cu", time, energy, temperature, 4, 310.0)]).axes
     assert "drift 0.0500 meV/atom/ps" in lines(above)
     assert "mean 300 K" in lines(below)
     assert "equilibrated at 310 K" in lines(below)
     energy[100:] = np.nan
-    above, _ = conservation([Conservation("Cu", time, energy, temperature)]).axes
+    above, _ = conservation([Conservation("Cu", time, energy, temperature, 4)]).axes
     assert "not finite" in texts(above)
-    with pytest.raises(UserError, match=r"dynamics of 'Cu': energy has shape \(3,\)"):
-        Conservation("Cu", time, energy[:3], temperature)
+    with pytest.raises(UserError, match=r"dynamics of 'Cu': total_energy has shape \(3,\)"):
+        Conservation("Cu", time, energy[:3], temperature, 4)
 
 
 def test_radial_distributions_lie_over_each_other():
@@ -146,7 +146,7 @@ def test_all_pictures_are_written_with_captions(tmp_path):
         ],
         "equations_of_state": [{"name": "Cu-fcc", "surrogate": curve(11.6)}],
         "phonons": [{"name": "Cu-fcc", "surrogate": bands(1.0), "reference": bands(1.0)}],
-        "dynamics": [{"name": "Cu", "time": time, "energy": time, "temperature": 300 + time}],
+        "dynamics": [{"name": "Cu", "time": time, "total_energy": time, "temperature": 300 + time, "num_atoms": 4}],
         "radial": [{"name": "all", "distance": r, "surrogate": r}],
     }
     paths = write_plots(

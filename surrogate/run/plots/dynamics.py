@@ -18,20 +18,21 @@ class Conservation:
 
     Attributes:
         name: of the system, for the title.
-        time: (T,) ps.
-        energy: (T,) meV/atom, change of the total energy since the start; NaN after it broke.
+        time: (T,) fs.
+        total_energy: (T,) eV, kinetic and potential, of all ``num_atoms`` atoms, from any zero; NaN after it broke.
         temperature: (T,) K.
-        thermostat: K at which it was equilibrated before, if it was.
+        start_temperature: K to which a thermostat brought it before, if one did.
     """
 
     name: str
     time: np.ndarray
-    energy: np.ndarray
+    total_energy: np.ndarray
     temperature: np.ndarray
-    thermostat: float | None = None
+    num_atoms: int
+    start_temperature: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("energy", "temperature"):
+        for name in ("total_energy", "temperature"):
             if np.shape(getattr(self, name)) != np.shape(self.time):
                 raise UserError(
                     f"dynamics of {self.name!r}: {name} has shape {np.shape(getattr(self, name))}, time has "
@@ -72,8 +73,10 @@ def conservation(items: Sequence[Conservation]) -> Picture:
     figure = Picture(max(6.4, 4.9 * len(items)), 4.8)
     top, bottom = figure.subplots(2, len(items), squeeze=False, sharex="col", height_ratios=[1.3, 1])
     for item, above, below in zip(items, top, bottom, strict=True):
-        time, energy = np.asarray(item.time, float), np.asarray(item.energy, float)
+        time = np.asarray(item.time, float) / 1000
+        energy = 1000 * np.asarray(item.total_energy, float) / item.num_atoms
         finite = np.isfinite(energy)
+        energy = energy - (energy[finite][0] if finite.any() else 0.0)
         above.plot(time, energy, color=SURROGATE_COLOR, linewidth=0.9, label="total energy")
         if finite.sum() > 2 and np.ptp(time[finite]) > 0:
             slope, level = np.polyfit(time[finite], energy[finite], 1)
@@ -87,9 +90,9 @@ def conservation(items: Sequence[Conservation]) -> Picture:
         if usable.size:
             mean = float(usable.mean())
             below.axhline(mean, color=INK, linewidth=1.1, linestyle="--", label=f"mean {mean:.0f} K")
-        if item.thermostat is not None:
-            below.axhline(item.thermostat, color="#8A8A8A", linewidth=1.2, linestyle=":",
-                          label=f"equilibrated at {item.thermostat:g} K")  # fmt: skip
+        if item.start_temperature is not None:
+            below.axhline(item.start_temperature, color="#8A8A8A", linewidth=1.2, linestyle=":",
+                          label=f"equilibrated at {item.start_temperature:g} K")  # fmt: skip
         below.set_ylim(bottom=0)
         below.set_ylabel("temperature (K)")
         below.set_xlabel("time (ps)")
