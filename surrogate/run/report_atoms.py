@@ -13,7 +13,7 @@ _METHODS = ("surrogate", "reference")
 _FACTS = {
     "drift": "drift of the energy (meV/atom/ps)", "temperature": "temperature (K)",
     "temperature_std": "its standard deviation (K)", "picoseconds": "length (ps)", "time_step_fs": "time step (fs)",
-    "steps_per_s": "steps/s", "spread": "predicted standard deviation (RMS)", "rmse": "error (RMS)",
+    "steps_per_s": "steps/s", "radial_rmse": "RMS difference of g(r)", "spread": "predicted standard deviation (RMS)", "rmse": "error (RMS)",
     "factor": "error / spread", "spearman": "rank correlation of the two", "count": "values",
     "calibration_error": "mean relative gap in bins",
 }  # fmt: skip
