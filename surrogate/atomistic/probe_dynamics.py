@@ -61,7 +61,8 @@ def probe_dynamics(
             distribution.
 
     Returns:
-        For ``Evaluation.extra["dynamics"]``: name → facts with units in their names, and ``notes``. For
+        For ``Evaluation.extra["dynamics"]``: name → ``drift`` (meV/atom/ps), ``temperature`` and ``temperature_std`` (K),
+        ``atoms_lost``, ``atoms``, ``picoseconds``, ``time_step_fs``, ``thermostat_K``, ``steps_per_s``, ``notes``. For
         ``Evaluation.pictures["atoms"]``: ``dynamics`` and ``radial``. And the trajectory at constant energy. A run that
         breaks is a result: what was recorded before counts, and a note says what happened.
 
@@ -102,8 +103,9 @@ def probe_dynamics(
         return {name: facts | {"picoseconds": 0.0, "notes": notes}}, {"dynamics": [], "radial": []}, run
     facts |= {
         "picoseconds": float(run["time"].values[-1]),
-        "drift_meV_per_atom_per_ps": energy_drift(run),
-        "temperature_K": float(run["temperature"].mean()),
+        "drift": energy_drift(run),
+        "temperature": float(run["temperature"].mean()),
+        "temperature_std": float(run["temperature"].std()),
         "atoms_lost": int(run["atoms_lost"].max()),
         "notes": notes,
     }
