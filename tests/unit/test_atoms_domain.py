@@ -101,7 +101,7 @@ def settings(store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]
         "data=atoms", "data.source=store", f"data.paths=[{store}]", "data.stress=stress",
         "model.name=two_body:TwoBody",
         "train.curriculum=[{start:0.0}]", "train.steps=300", "train.batch_size=6", "train.log_every=10", "train.valid_every=150", "train.checkpoint_every=100",
-        "evaluate.crystals=[]", f"run.compilation_cache={cache}",
+        "evaluate.crystals=[]", "evaluate.dynamics=0", f"run.compilation_cache={cache}",
     ]  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def test_a_run_beats_its_baseline_and_leaves_what_the_design_promises(finished: 
 def test_scores_follow_from_predictions_of_the_loaded_surrogate(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     test = make_frames(9, 2)
-    found = loaded(finished).predict(test)
+    found = load(finished).predict(test)
     expected = np.sqrt(np.mean((found.forces - test.forces) ** 2))
     assert summary["scores"]["test"]["forces"]["rmse"] == pytest.approx(expected, rel=1e-5)
     error = 1000 * (found.energy - test.energy) / test.row_size
@@ -362,7 +362,7 @@ def test_an_element_that_was_not_trained_on_is_refused(finished: Path) -> None:
         row_size=frames.row_size,
     )  # fmt: skip
     with pytest.raises(UserError, match="element Ag was not in the training data, which have Cu, Au"):
-        loaded(finished).predict(strange)
+        load(finished).predict(strange)
 
 
 @pytest.mark.parametrize(
