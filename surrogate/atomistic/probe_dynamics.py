@@ -35,6 +35,20 @@ def repeated(frame: Frames, counts: tuple[int, int, int]) -> Frames:
     )  # fmt: skip
 
 
+def large_enough(frame: Frames) -> Frames:
+    """One frame, repeated along its shortest periodic vectors until it has :data:`LEAST_ATOMS` atoms.
+
+    Raises:
+        UserError: for several frames.
+    """
+    axes: list[int] = np.flatnonzero(frame.pbc[0]).tolist() if len(frame) == 1 else []
+    counts = [1, 1, 1]
+    while axes and frame.num_atoms * int(np.prod(counts)) < LEAST_ATOMS:
+        lengths = np.linalg.norm(frame.cell[0], axis=1) * counts
+        counts[min(axes, key=lambda a: lengths[a])] += 1
+    return repeated(frame, (counts[0], counts[1], counts[2]))
+
+
 def probe_dynamics(
     model: Any,
     frame: Frames,
@@ -69,12 +83,7 @@ def probe_dynamics(
     Raises:
         UserError: for what cannot be a start.
     """
-    axes = np.flatnonzero(frame.pbc[0]) if len(frame) == 1 else []
-    counts = [1, 1, 1]
-    while len(axes) and frame.num_atoms * int(np.prod(counts)) < LEAST_ATOMS:
-        lengths = np.linalg.norm(frame.cell[0], axis=1) * counts
-        counts[min(axes, key=lambda a: lengths[a])] += 1
-    start = repeated(frame, (counts[0], counts[1], counts[2]))
+    start = large_enough(frame)
     warming, steps = max(1, round(1000 * equilibration / time_step)), max(1, round(1000 * picoseconds / time_step))
     every = max(1, round(10 / time_step))  # 10 fs resolve most vibrations
     while steps // every > 5000:

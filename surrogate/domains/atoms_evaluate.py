@@ -14,9 +14,9 @@ from surrogate.atomistic.calibration import calibration
 from surrogate.atomistic.crystals import probe_crystals
 from surrogate.atomistic.evaluate import score_predictions
 from surrogate.atomistic.evaluation import Trained
-from surrogate.atomistic.probe_dynamics import probe_dynamics
+from surrogate.atomistic.probe_dynamics import large_enough, probe_dynamics
 from surrogate.atomistic.prototypes import find_crystals
-from surrogate.atomistic.reference_dynamics import reference_radial
+from surrogate.atomistic.reference_dynamics import reference_frames
 from surrogate.core.types import PyTree
 from surrogate.data.atoms import Frames
 from surrogate.data.atoms_settings import AtomsDataConfig
@@ -98,29 +98,15 @@ def _dynamics(
     start = without_labels(frames[int(np.argmin(energies))])
     log.info("molecular dynamics from %s", start.place(0))
     model = Trained(graphdef, params, meaning.geometry, meaning.dtype, meaning.members, meaning.spread_factor)
+    start = large_enough(start)
+    known = None
+    if make_calculator is not None and start.pbc.all():
+        known = reference_frames(make_calculator, start, settings.temperature)
     with bar_for("molecular dynamics", "steps") as progress:
-        table, series, run = probe_dynamics(
-            model, start, kelvin=settings.temperature, picoseconds=settings.dynamics, progress=progress
+        table, pictures, _ = probe_dynamics(
+            model, start, f"{start.place(0)}, {start.num_atoms} atoms", kelvin=settings.temperature,
+            picoseconds=settings.dynamics, reference=known, reference_name="the data's method", progress=progress,
         )  # fmt: skip
-    pictures: dict[str, Any] = {}
-    table["start"] = start.place(0)
-    if series:
-        pictures["dynamics"] = [{
-            "name": f"{start.place(0)}, {table['atoms']} atoms", "time": 1000 * series["time"],
-            "total_energy": series["energy"] * table["atoms"] / 1000, "temperature": series["temperature"],
-            "num_atoms": table["atoms"], "start_temperature": settings.temperature,
-        }]  # fmt: skip
-    if "g" in series:
-        known: dict[str, np.ndarray] = {}
-        if make_calculator is not None:
-            known = reference_radial(make_calculator, run, settings.temperature, series["r"])
-        pictures["radial"] = [
-            {"name": pair, "distance": series["r"], "surrogate": g, "reference": known.get(pair)}
-            for pair, g in series["g"].items()
-        ]
-        if known:
-            gaps = [series["g"][pair] - known[pair] for pair in series["g"]]
-            table["radial_rmse"] = float(np.sqrt(np.mean(np.square(gaps))))
     return table, pictures
 
 

@@ -112,7 +112,7 @@ def _residuals(ax: Axes, item: Parity) -> None:
     for color, mask, label in _groups(item):
         # What is farther out is counted in the last bins, so that the tails show that there is more.
         values = np.clip(error[mask & finite], -span, span)
-        ax.hist(values, edges, histtype="step", color=color, linewidth=1.5, label=label)
+        ax.hist(values, edges.tolist(), histtype="step", color=color, linewidth=1.5, label=label)
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.set_yscale("log")
     ax.set_ylim(bottom=0.7)
