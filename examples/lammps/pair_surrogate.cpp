@@ -8,6 +8,7 @@
 #include "error.h"
 #include "force.h"
 #include "memory.h"
+#include "neighbor.h"
 #include "update.h"
 
 using namespace LAMMPS_NS;
@@ -18,6 +19,9 @@ static const char *const SYMBOLS[] = {
     "Y",  "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I",  "Xe", "Cs", "Ba", "La",
     "Ce", "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Hf", "Ta", "W",  "Re", "Os",
     "Ir", "Pt", "Au", "Hg", "Tl", "Pb", "Bi", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa", "U",  "Np", "Pu"};
+
+// With a std::string LAMMPS formats nothing, so that its formatting library is not needed to compile this file.
+static std::string sentence(const std::string &text) { return text; }
 
 PairSurrogate::PairSurrogate(LAMMPS *lmp) : Pair(lmp) {
   single_enable = 0;
@@ -44,21 +48,21 @@ void PairSurrogate::allocate() {
 }
 
 void PairSurrogate::settings(int narg, char **arg) {
-  if (narg > 1) error->all(FLERR, "pair_style surrogate takes at most the path of a PJRT plugin");
+  if (narg > 1) error->all(FLERR, sentence("pair_style surrogate takes at most the path of a PJRT plugin"));
   plugin = narg ? arg[0] : "";
 }
 
 void PairSurrogate::coeff(int narg, char **arg) {
   const int types = atom->ntypes;
   if (narg != types + 3 || strcmp(arg[0], "*") != 0 || strcmp(arg[1], "*") != 0)
-    error->all(FLERR, "pair_coeff for surrogate is: pair_coeff * * NAME.sg and an element for each atom type");
+    error->all(FLERR, sentence("pair_coeff for surrogate is: pair_coeff * * NAME.sg and an element for each atom type"));
   if (!allocated) allocate();
   try {
     potential.reset();
     bundle.reset(new surrogate::bundle(arg[2], plugin));
     potential.reset(new surrogate::potential(*bundle));
   } catch (const surrogate::error &e) {
-    error->one(FLERR, e.what());
+    error->one(FLERR, sentence(e.what()));
   }
   const std::vector<std::int32_t> known = potential->species();
   element.assign(types + 1, 0);
@@ -67,18 +71,18 @@ void PairSurrogate::coeff(int narg, char **arg) {
       if (strcmp(arg[2 + i], SYMBOLS[z]) == 0) element[i] = static_cast<std::int32_t>(z + 1);
     bool found = false;
     for (std::int32_t z : known) found = found || z == element[i];
-    if (!found) error->all(FLERR, (std::string("the potential does not know the element ") + arg[2 + i]).c_str());
+    if (!found) error->all(FLERR, sentence(std::string("the potential does not know the element ") + arg[2 + i]));
   }
   for (int i = 1; i <= types; i++)
     for (int j = i; j <= types; j++) setflag[i][j] = 1;
 }
 
 void PairSurrogate::init_style() {
-  if (strcmp(update->unit_style, "metal") != 0) error->all(FLERR, "pair_style surrogate needs units metal");
-  if (!force->newton_pair) error->all(FLERR, "pair_style surrogate needs newton pair on: forces on ghosts are sent back");
-  // Ghosts as far as an atom's energy reaches. LAMMPS adds the skin. One process needs none: it has the cell.
-  const double reach = potential->cutoff() * potential->layers();
-  if (comm->nprocs > 1 && comm->cutghostuser < reach + 2.0) comm->cutghostuser = reach + 2.0;
+  if (strcmp(update->unit_style, "metal") != 0) error->all(FLERR, sentence("pair_style surrogate needs units metal"));
+  if (!force->newton_pair) error->all(FLERR, sentence("pair_style surrogate needs newton pair on: forces on ghosts are sent back"));
+  // Ghosts as far as an atom's energy reaches, and as atoms move between borders. One process has the cell instead.
+  const double reach = potential->cutoff() * potential->layers() + neighbor->skin;
+  if (comm->nprocs > 1 && comm->cutghostuser < reach) comm->cutghostuser = reach;
 }
 
 double PairSurrogate::init_one(int, int) { return potential->cutoff(); }
@@ -107,7 +111,7 @@ void PairSurrogate::compute(int eflag, int vflag) {
   try {
     potential->compute(system, result);
   } catch (const surrogate::error &e) {
-    error->one(FLERR, e.what());
+    error->one(FLERR, sentence(e.what()));
   }
 
   for (int i = 0; i < all; i++)

@@ -1,7 +1,7 @@
 """An ASE calculator that reads a Bundle: the exported potential in ASE's dynamics, relaxations and phonons.
 
-    from surrogate.exporting.ase_bundle import BundleCalculator
-    atoms.calc = BundleCalculator("alloy.sg")
+from surrogate.exporting.ase_bundle import BundleCalculator
+atoms.calc = BundleCalculator("alloy.sg")
 """
 
 from __future__ import annotations

@@ -203,7 +203,9 @@ def num_layers(model: Any, most: int = 12) -> int:
     moved = np.flatnonzero(np.asarray(gradient != 0).any((0, 2)))
     layers = int(moved.max(initial=0)) + 1
     if layers > most:
-        raise UserError(f"the energy of an atom depends on more than {most} cutoffs around it; no exported form can say so")
+        raise UserError(
+            f"the energy of an atom depends on more than {most} cutoffs around it; no exported form can say so"
+        )
     return layers
 
 
@@ -243,4 +245,3 @@ def _outputs(atoms: int) -> tuple[Argument, ...]:
         Argument("virials", "diagnostic", "eV", ("atom", "component", "component"), (atoms, 3, 3),
                  description="vector times derivative, summed over the slots of each atom"),
     )  # fmt: skip
-

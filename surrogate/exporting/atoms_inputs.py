@@ -39,7 +39,9 @@ def edges_of(positions: Array, cell: Array, pbc: Array, cutoff: float) -> Edges:
     return Edges(len(positions), found, (positions[found.senders] - positions[found.receivers]) + shift)
 
 
-def fill(edges: Edges, species: np.ndarray, capacity: Capacity, counted: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def fill(
+    edges: Edges, species: np.ndarray, capacity: Capacity, counted: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """The inputs of one system, which must fit into the capacity.
 
     Args:

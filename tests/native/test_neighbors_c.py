@@ -88,7 +88,12 @@ def test_lattices_whose_atoms_lie_on_faces(search) -> None:
         (sites @ (4.05 * np.eye(3)), 4.05 * np.eye(3), 1, 5.3),
         (sites @ (4.05 * np.eye(3)) - 1e-17, 4.05 * np.eye(3), 1, 5.3),
         (np.array([[0.0, 0.0, 0.0]]), hexagonal, 1, 6.0),
-        (np.array([[1.0, 1.0, 1.0], [0.0, 0.0, -0.0]]) @ hexagonal + [[0, 0, 1.5], [0, 0, 0]], hexagonal, (1, 1, 0), 6.0),
+        (
+            np.array([[1.0, 1.0, 1.0], [0.0, 0.0, -0.0]]) @ hexagonal + [[0, 0, 1.5], [0, 0, 0]],
+            hexagonal,
+            (1, 1, 0),
+            6.0,
+        ),
     ]
     results, _ = search(systems)
     assert same(results[0], systems[0]) == 4 * 42  # 12 + 6 + 24 neighbors within 5.3 Å of aluminium
