@@ -16,12 +16,16 @@ import numpy as np
 from surrogate.config import Experiment
 from surrogate.core.types import PyTree, UserError
 
-Scores = dict[str, dict[str, dict[str, float]]]  # variable → metric → lead → value
+# variable → metric → lead → value, or the value itself where there are no leads (atoms)
+Scores = dict[str, dict[str, Any]]
 
 
 @dataclass
 class Evaluation:
-    """What an evaluation found; ``pictures`` is handed to the plotting functions unread."""
+    """What an evaluation found; ``pictures`` is handed to the plotting functions unread.
+
+    ``extra`` goes into ``summary.json`` under its own keys (``crystals``, ``dynamics``, ``uncertainty`` of atoms).
+    """
 
     scores: dict[str, Scores]  # split → scores
     baselines: dict[str, Scores]
@@ -29,6 +33,7 @@ class Evaluation:
     rollout: dict[str, Any] | None = None
     pictures: Any = None
     notes: list[str] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Domain(ABC):
@@ -40,6 +45,8 @@ class Domain(ABC):
     """
 
     Data: ClassVar[type[Any]]  # frozen dataclass of the ``data`` settings
+    # Whether the samples of a batch are packed into common arrays, whose leading axis then counts such packs.
+    packs: ClassVar[bool] = False
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -66,17 +73,27 @@ class Domain(ABC):
 
     @abstractmethod
     def stage(self, step: int) -> Hashable:
-        """The stage of the curriculum at a step; each distinct value is compiled once."""
+        """The stage of the curriculum at a step, which says what its batch and its loss are."""
+
+    def program(self, stage: Hashable) -> Hashable:
+        """What of a stage has to be compiled for; each distinct value is compiled once."""
+        return stage
 
     @abstractmethod
     def batch(self, split: str, indices: np.ndarray, stage: Hashable) -> PyTree:
-        """Samples ``indices`` (B,) as a pytree of numpy arrays with leading axis B. Called from a thread."""
+        """Samples ``indices`` (B,) as a pytree of numpy arrays with leading axis B. Called from a thread.
+
+        Of a domain that packs, the leading axis is that of ``train.accumulate`` equal parts.
+        """
 
     @abstractmethod
     def loss(
         self, model: nnx.Module, constants: PyTree, batch: PyTree, key: jax.Array, stage: Hashable
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Scalar float32 loss of a batch, and scalars worth logging. Pure; traced under ``jit``."""
+        """Scalar float32 loss of a batch, and scalars worth logging. Pure; traced under ``jit``.
+
+        A scalar whose name ends in ``rmse`` is averaged over batches by its square.
+        """
 
     @abstractmethod
     def evaluate(self, graphdef: Any, params: PyTree, split: str = "test") -> Evaluation:
@@ -110,7 +127,7 @@ class Domain(ABC):
         return 0.0
 
 
-_DOMAINS = {"fields": ("surrogate.domains.fields", "Fields")}
+_DOMAINS = {"fields": ("surrogate.domains.fields", "Fields"), "atoms": ("surrogate.domains.atoms", "Atoms")}
 
 
 def find_domain(name: str) -> type[Domain]:

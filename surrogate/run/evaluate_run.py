@@ -60,6 +60,7 @@ def evaluate_run(
     }  # fmt: skip
     if evaluation.rollout is not None:
         summary["rollout"] = evaluation.rollout
+    summary |= evaluation.extra
     name = "-".join(Path(p).stem for p in on) if on else split
     target = directory / f"scores-{name}.json"
     write_json_atomic(target, summary)

@@ -46,6 +46,7 @@ def write_summary(run: Any, status: str, steps: int, evaluation: Evaluation | No
         }
         if evaluation.rollout is not None:
             summary["rollout"] = evaluation.rollout
+        summary |= evaluation.extra
     write_json_atomic(run.directory / "summary.json", summary)
     return json.loads((run.directory / "summary.json").read_text())
 
