@@ -11,7 +11,7 @@ whose energies do not count, and the forces on them are what is sent back to the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from surrogate.exporting.atoms_inputs import INPUTS, fill
 from surrogate.exporting.function import Argument, Function
 from surrogate.models.atoms_base import AtomsGeometry
 from surrogate.models.exchange import collect
-from surrogate.models.graph import FAR, Capacity, Graph, Structure
+from surrogate.models.graph import FAR, Capacity, Graph, Structure, structure
 
 NAME = "energy_forces_stress"
 # Beyond these, copies of one call's arrays alone would be gigabytes.
@@ -47,6 +47,7 @@ def atoms_functions(
     params: PyTree,
     capacities: Sequence[tuple[int, int]] = (),
     structures: Sequence[Structure] = (),
+    members: int = 0,
 ) -> AtomsExport:
     """The functions of a potential, one for each capacity.
 
@@ -55,13 +56,14 @@ def atoms_functions(
         capacities: (atoms, neighbors of one atom at most); by default those of :func:`default_capacities`.
         structures: configurations of the training data, for golden samples that a simulation will resemble
             and for the default capacities; generated ones by default.
+        members: of an ensemble, whose parameters have one more leading axis: the mean is exported; 0 for one potential.
 
     Raises:
         UserError: for capacities that are not such, and a model that computes in float64.
     """
     capacities = _checked(capacities or default_capacities(geometry, structures))
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-    parameters = {"/".join(str(getattr(k, "key", k)) for k in path): np.asarray(leaf) for path, leaf in leaves}
+    parameters = {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
     for name, leaf in parameters.items():
         if leaf.dtype != np.float32:
             raise UserError(
@@ -73,7 +75,7 @@ def atoms_functions(
     def apply(values: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[jax.Array, ...]:
         held = dict(zip(given, values, strict=True))
         whole = [held.get(name, jnp.zeros(leaf.shape, leaf.dtype)) for name, leaf in parameters.items()]
-        model = nnx.merge(graphdef, jax.tree_util.tree_unflatten(tree, whole))
+        model = _energies(graphdef, jax.tree_util.tree_unflatten(tree, whole), members)
         # One system a call: a sample dimension inside would cost time in every gather.
         return tuple(x[None] for x in energies_and_derivatives(model, *(x[0] for x in inputs)))
 
@@ -87,9 +89,8 @@ def atoms_functions(
         functions.append(Function(
             name, _inputs(atoms, neighbors), _outputs(atoms), given, apply, golden, single=True,
         ))  # fmt: skip
-    model = nnx.merge(graphdef, params)
     record = {
-        "name": NAME, "rungs": rungs, "cutoff": geometry.cutoff, "layers": num_layers(model),
+        "name": NAME, "rungs": rungs, "cutoff": geometry.cutoff, "layers": num_layers(_energies(graphdef, params, members), geometry),
         "species": list(geometry.species), "reference_energies": [float(e) for e in geometry.references()],
         "inputs": [
             {"name": "positions", "dtype": "float64", "dims": ["atom", "component"], "units": "angstrom",
@@ -168,7 +169,27 @@ def energies_and_derivatives(
     return energies, forces, virials.reshape(n, 3, 3)
 
 
-def num_layers(model: Any, most: int = 12) -> int:
+def _energies(graphdef: Any, params: PyTree, members: int) -> Callable[[Array, Graph], jax.Array]:
+    """(vectors, graph) → (N,): the potential, or the mean of an ensemble's."""
+    if not members:
+        return nnx.merge(graphdef, params)
+    return lambda vectors, graph: jax.vmap(lambda p: nnx.merge(graphdef, p)(vectors, graph))(params).mean(0)
+
+
+def golden_structures(geometry: AtomsGeometry, golden: Mapping[str, np.ndarray]) -> list[Structure]:
+    """The configurations that a surrogate of atoms keeps: positions, species, cell, pbc, row_size."""
+    ends = np.cumsum(golden["row_size"])
+    found = []
+    for i, (end, size) in enumerate(zip(ends, golden["row_size"], strict=True)):
+        rows = slice(int(end - size), int(end))
+        species = np.searchsorted(geometry.species, golden["species"][rows])
+        found.append(
+            structure(golden["positions"][rows], species, golden["cell"][i], golden["pbc"][i], geometry.cutoff)
+        )
+    return found
+
+
+def num_layers(model: Callable[[Array, Graph], jax.Array], geometry: AtomsGeometry, most: int = 12) -> int:
     """How many cutoffs far an atom's energy depends on others: 1 for a potential without messages.
 
     Found by asking: along a chain of atoms in which each has its two neighbors alone, the energy of the first changes
@@ -177,7 +198,6 @@ def num_layers(model: Any, most: int = 12) -> int:
     Raises:
         UserError: when the energy depends on more than ``most`` atoms in a row.
     """
-    geometry: AtomsGeometry = model.geometry
     rng = np.random.default_rng(0)
     length = most + 2
     places = np.cumsum(rng.normal(0, 1, (length, 3)), axis=0)

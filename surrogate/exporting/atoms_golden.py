@@ -17,19 +17,20 @@ System = tuple[Edges, np.ndarray, np.ndarray]  # edges, species (n,), counted (n
 def golden_systems(
     geometry: AtomsGeometry, atoms: int, neighbors: int, structures: Sequence[Structure] = ()
 ) -> list[System]:
-    """Two systems that fit: a periodic one of as many atoms as fit, and a cluster in which some atoms are ghosts.
+    """Two systems that fit: a cluster in which some atoms are ghosts, and a periodic one of as many atoms as fit.
 
-    Of ``structures`` the largest that fits takes the place of the first. Generated ones are lattices with
+    The first has all there is, padding and ghosts among it: a program for one system is checked with it
+    whenever a Bundle is opened. Of ``structures`` the largest that fits takes the place of the second. Generated ones are lattices with
     every site moved at random, as dense as the training data or as the slots allow.
     """
     fitting = [s for s in structures if len(s) <= atoms and s.max_neighbors <= neighbors and len(s)]
     if fitting:
         chosen = max(fitting, key=len)
         edges = edges_of(chosen.positions, chosen.cell, chosen.pbc, geometry.cutoff)
-        first = (edges, chosen.species, np.ones(len(chosen), np.int32))
+        whole = (edges, chosen.species, np.ones(len(chosen), np.int32))
     else:
-        first = _lattice(geometry, atoms, neighbors, periodic=True)
-    return [first, _lattice(geometry, max(1, atoms - atoms // 4), neighbors, periodic=False)]
+        whole = _lattice(geometry, atoms, neighbors, periodic=True)
+    return [_lattice(geometry, max(1, atoms - atoms // 4), neighbors, periodic=False), whole]
 
 
 def _lattice(geometry: AtomsGeometry, atoms: int, neighbors: int, periodic: bool) -> System:

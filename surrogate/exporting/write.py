@@ -15,9 +15,10 @@ import numpy as np
 
 from surrogate.core.types import UserError
 from surrogate.data.normalize import describe
+from surrogate.domains.atoms_surrogate import AtomsSurrogate
 from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.exporting import native, stablehlo
-from surrogate.exporting.atoms import AtomsExport, atoms_functions
+from surrogate.exporting.atoms import atoms_functions, golden_structures
 from surrogate.exporting.atoms_example import atoms_example
 from surrogate.exporting.caller import Bundle
 from surrogate.exporting.example import fortran_example
@@ -25,7 +26,6 @@ from surrogate.exporting.fields import field_functions
 from surrogate.exporting.files import ABI, FORMAT, KIND, pack
 from surrogate.exporting.function import Function, tolerances
 from surrogate.exporting.plugins import Plugin, find_plugin
-from surrogate.models.atoms_base import AtomsGeometry
 from surrogate.run.artefact import MANIFEST, read_artefact, unseal, write_artefact
 from surrogate.run.surrogate_files import decode_netcdf
 
@@ -144,10 +144,17 @@ def _functions(
     surrogate: Any, steps: Sequence[int], batches: Sequence[int], capacities: Sequence[tuple[int, int]]
 ) -> tuple[Sequence[Function], Sequence[int], dict[str, Any]]:
     """Functions, numbers of samples of their programs, and the facts of the manifest that belong to the domain."""
-    if isinstance(getattr(surrogate, "geometry", None), AtomsGeometry):
+    if isinstance(surrogate, AtomsSurrogate):
         if tuple(steps) != (1,):
             raise UserError("steps= is for surrogates that advance a state; this one gives energies of atoms")
-        found: AtomsExport = atoms_functions(surrogate.geometry, surrogate.graphdef, surrogate.params, capacities)
+        if surrogate.meaning.target != "energy":
+            raise UserError(
+                f"the surrogate gives the property {surrogate.meaning.target!r}; of atoms only potentials have an exported form"
+            )
+        structures = golden_structures(surrogate.geometry, _golden(surrogate))
+        found = atoms_functions(
+            surrogate.geometry, surrogate.graphdef, surrogate.params, capacities, structures, surrogate.members
+        )
         return found.functions, (1,), {"atoms": found.record}
     if not isinstance(surrogate, FieldSurrogate):
         raise UserError(
@@ -155,14 +162,17 @@ def _functions(
         )
     if capacities:
         raise UserError("capacities= is for surrogates of atoms; this one is of gridded fields")
-    if surrogate.directory is None:
-        raise UserError("the surrogate has no directory: export what surrogate.load read")
-    stored = read_artefact(surrogate.directory)[1]
-    functions = field_functions(surrogate, decode_netcdf(stored["golden.nc"]), steps)
+    functions = field_functions(surrogate, _golden(surrogate), steps)
     return functions, batches, {
         "grid": surrogate.spec.to_dict()["grid"], "time_step": str(surrogate.spec.time_step),
         "calendar": surrogate.spec.calendar, "normalisation": describe(surrogate.frame.normalizer), "missing": MISSING,
     }  # fmt: skip
+
+
+def _golden(surrogate: Any) -> dict[str, np.ndarray]:
+    if surrogate.directory is None:
+        raise UserError("the surrogate has no directory: export what surrogate.load read")
+    return decode_netcdf(read_artefact(surrogate.directory)[1]["golden.nc"])
 
 
 def _entry(

@@ -19,7 +19,9 @@ int main(int count, char **words) {
   }
   if (surrogate_open(SURROGATE_ABI_VERSION, words[1], NULL, &model)) return 1;
   say("null", surrogate_atoms_create(NULL, &atoms));
-  say("create", surrogate_atoms_create(model, &atoms));
+  int status = surrogate_atoms_create(model, &atoms);
+  say("create", status);
+  if (status) return 0;
   say("close_in_use", surrogate_close(model));
   const double cell[9] = {9, 0, 0, 0, 9, 0, 0, 0, 9}, positions[9] = {0, 0, 0, 2.5, 0, 0, 5, 0, 0};
   const int32_t numbers[3] = {13, 29, 13}, wrong[3] = {13, 79, 13}, counts[3] = {1, 2, 1}, half[3] = {1, 1, 0};

@@ -8,12 +8,15 @@ import shutil
 import subprocess
 
 from atom_calls import Given, atoms_in_c, process, summed, whole, with_lists
+from flax import nnx
+import jax
 import numpy as np
 from potentials import CUTOFF, SPECIES, InProcess, System, agree, crystal, make_potential
 import pytest
 from surrogates import make, need
 
 from surrogate.core.types import UserError
+from surrogate.domains.atoms_surrogate import AtomsMeaning, AtomsSurrogate
 from surrogate.exporting import native, open_bundle
 from surrogate.exporting.atoms import atoms_functions, default_capacities, num_layers
 from surrogate.exporting.write import export_bundle
@@ -23,9 +26,9 @@ LADDER = [(32, 32), (96, 64)]
 
 
 @pytest.fixture(scope="module")
-def potential():  # type: ignore[no-untyped-def]
+def potential(tmp_path_factory):  # type: ignore[no-untyped-def]
     """Two layers: an atom's energy depends on those within two cutoffs."""
-    return make_potential("potential")
+    return make_potential("potential", tmp_path_factory.mktemp("made") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def bar(seed: int = 3) -> System:
 
 
 SYSTEMS = [
-    crystal(2), crystal(2, seed=1, spacing=2.4), crystal(3, pbc=False), crystal(2, pbc=(True, False, True)), crystal(1),
+    crystal(2), crystal(2, seed=1, spacing=1.9), crystal(3, pbc=False), crystal(2, pbc=(True, False, True)), crystal(1),
     bar(),
 ]  # fmt: skip
 
@@ -77,7 +80,7 @@ def test_single_precision_loses_nothing_far_from_the_origin(alloy, program, run,
     far = dataclasses.replace(near, positions=near.positions + 1048576.0)
     rounded = dataclasses.replace(near, positions=far.positions - 1048576.0)
     found, _ = atoms_in_c(program, run, alloy, [whole(rounded), whole(far)], tmp_path)
-    agree(found[1], {k: found[0][k] for k in ("energy", "forces", "virial", "atom_energies")}, 1e-7)
+    agree(found[1], {k: found[0][k] for k in ("energy", "forces", "virial", "atom_energies")}, 2e-6)
     bundle = open_bundle(alloy, check=False)
     agree(bundle(far.inputs()), {k: found[0][k] for k in ("energy", "forces", "atom_energies")})
 
@@ -104,7 +107,7 @@ def test_processes_with_ghosts_add_up(alloy, truth, program, run, tmp_path) -> N
     distant = process(system, halves[0], 10 * CUTOFF)
     again, _ = atoms_in_c(program, run, alloy, [distant], tmp_path)
     assert again[0]["used"][0] < len(distant.numbers)
-    agree(again[0], {k: found[0][k] for k in ("energy", "virial", "atom_energies")}, 1e-6)
+    agree(again[0], {k: found[0][k] for k in ("energy", "virial", "atom_energies")}, 5e-6)
 
 
 def test_periodic_copies_of_own_atoms(alloy, truth, program, run, tmp_path) -> None:
@@ -121,14 +124,14 @@ def test_periodic_copies_of_own_atoms(alloy, truth, program, run, tmp_path) -> N
         expected = truth(system)
         assert result["used"][0] == n
         if system.pbc.all():
-            np.testing.assert_allclose(result["stress"], expected["stress"], atol=2e-6 * np.abs(expected["stress"]).max() + 1e-9)  # fmt: skip
+            agree(result, {"stress": expected["stress"]})
         assert not result["forces"][n:].any()
         total = summed(system, [(part, result)])
         agree(total, {k: expected[k] for k in total})
 
 
 def test_what_no_capacity_holds_is_refused_with_numbers(alloy, program, run, tmp_path) -> None:
-    many, dense = crystal(5, pbc=False), crystal(2, spacing=1.6)
+    many, dense = crystal(5, pbc=False), crystal(2, spacing=1.4)
     found, lines = atoms_in_c(program, run, alloy, [whole(many), whole(dense), whole(crystal(2))], tmp_path)
     assert [f["status"] for f in found] == [1, 1, 0]
     ladder = "fit into no capacity of the Bundle (32x32, 96x64): export it with a larger one"
@@ -204,7 +207,7 @@ def test_fortran_calls_a_potential(alloy, truth, library, run, tmp_path) -> None
     agree(values, truth(system))
     slab = truth(dataclasses.replace(system, pbc=np.array([True, False, True])))
     assert values["slab_energy"] == pytest.approx(slab["energy"], rel=1e-6)
-    np.testing.assert_allclose(values["slab_forces"][::-1], slab["forces"], atol=2e-6 * np.abs(slab["forces"]).max())
+    np.testing.assert_allclose(values["slab_forces"][::-1], slab["forces"], atol=1e-5 * np.abs(slab["forces"]).max())
     cluster = truth(dataclasses.replace(system, pbc=np.zeros(3, bool)))
     assert values["ghost_energy"] == pytest.approx(cluster["atom_energies"][:6].sum(), rel=1e-6)
     np.testing.assert_array_equal(values["info"], [4, 2, 13, 29])
@@ -297,15 +300,13 @@ def test_a_ladder_that_is_none_is_refused_in_c(alloy, program, run, tmp_path) ->
         assert message in line, (change, line)
 
 
-def test_layers_are_found_by_asking(potential) -> None:
-    """A potential without messages sees one cutoff far, two layers of messages two."""
-    from flax import nnx
-
-    single = make_potential("descriptor")
-    assert num_layers(nnx.merge(single.graphdef, single.params)) == 1
-    assert num_layers(nnx.merge(potential.graphdef, potential.params)) == 2
+def test_layers_are_found_by_asking(potential, tmp_path) -> None:
+    """A potential without messages sees one cutoff far, one with two layers two."""
+    single = make_potential("descriptor", tmp_path / "model")
+    assert num_layers(nnx.merge(single.graphdef, single.params), single.geometry) == 1
+    assert num_layers(nnx.merge(potential.graphdef, potential.params), potential.geometry) == 2
     with pytest.raises(UserError, match="more than 1 cutoffs"):
-        num_layers(nnx.merge(potential.graphdef, potential.params), most=1)
+        num_layers(nnx.merge(potential.graphdef, potential.params), potential.geometry, most=1)
 
 
 def test_exports_of_potentials_that_make_no_sense(potential, tmp_path) -> None:
@@ -319,17 +320,19 @@ def test_exports_of_potentials_that_make_no_sense(potential, tmp_path) -> None:
     fields = make(tmp_path / "f", shape=(3, 4), history=1, monthly=False, features=("position",), land=False)
     with pytest.raises(UserError, match="capacities= is for surrogates of atoms"):
         export_bundle(fields, tmp_path / "x.sg", unverified=("cpu",), capacities=[(8, 8)])
-    import jax
-
-    wide = dataclasses.replace(potential, params=jax.tree.map(lambda v: v.astype(np.float64), potential.params))
+    wide = jax.tree.map(lambda v: np.asarray(v, np.float64), potential.params)
     with pytest.raises(UserError, match=r"computes in float64 .*model.dtype=float32"):
-        atoms_functions(wide.geometry, wide.graphdef, wide.params)
+        atoms_functions(potential.geometry, potential.graphdef, wide)
+    meaning = dataclasses.replace(potential.meaning, target="gap")
+    other = AtomsSurrogate(potential.manifest, meaning, potential.graphdef, potential.params, potential.directory)
+    with pytest.raises(UserError, match="gives the property 'gap'; of atoms only potentials"):
+        export_bundle(other, tmp_path / "x.sg", unverified=("cpu",))
     assert default_capacities(potential.geometry) == [(64, 40), (512, 40)]
 
 
 @pytest.mark.slow
 def test_a_potential_without_messages_needs_no_lists_of_ghosts(plugin, program, run, tmp_path) -> None:
-    single = make_potential("descriptor")
+    single = make_potential("descriptor", tmp_path / "model")
     out = export_bundle(single, tmp_path / "single.sg", capacities=[(96, 64)], plugins={"cpu": str(plugin)})
     system = bar()
     expected = InProcess(single, 32, 64)(system)
@@ -339,3 +342,47 @@ def test_a_potential_without_messages_needs_no_lists_of_ghosts(plugin, program, 
     assert lines[0].startswith("info\tenergy_forces_stress 4 1 ")
     total = summed(system, list(zip(given, found, strict=True)))
     agree(total, {k: expected[k] for k in total})
+
+
+@pytest.mark.slow
+def test_of_an_ensemble_the_mean_is_exported(plugin, program, run, tmp_path) -> None:
+    made = make_potential("descriptor", tmp_path / "model", members=2)
+    out = export_bundle(made, tmp_path / "mean.sg", capacities=[(16, 64)], plugins={"cpu": str(plugin)})
+    system = crystal(2)
+    each = []
+    for k in range(2):
+        params = jax.tree.map(lambda v, k=k: v[k], made.params)
+        each.append(
+            InProcess(AtomsSurrogate(made.manifest, AtomsMeaning(made.geometry), made.graphdef, params), 16, 64)(system)
+        )
+    found, _ = atoms_in_c(program, run, out, [whole(system)], tmp_path)
+    agree(found[0], {k: (each[0][k] + each[1][k]) / 2 for k in each[0]})
+    assert np.abs(each[0]["forces"] - each[1]["forces"]).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_ase_reads_the_bundle(potential, alloy, truth) -> None:
+    """Energies, forces and stress in ASE's order and signs; the stress is the derivative of ASE's own energies."""
+    ase = pytest.importorskip("ase")
+    from surrogate.exporting.ase_bundle import BundleCalculator
+
+    system = crystal(2)
+    atoms = ase.Atoms(system.numbers, system.positions, cell=system.cell, pbc=True, calculator=BundleCalculator(alloy))
+    expected = truth(system)
+    found = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress(voigt=False),
+             "atom_energies": atoms.get_potential_energies()}  # fmt: skip
+    agree(found, {**{k: expected[k] for k in found}})
+    # Pulled along yz: dE / strain over volume, by differences.
+    step, energies = 1e-3, []
+    for sign in (1, -1):
+        strain = np.eye(3)
+        strain[1, 2] = strain[2, 1] = sign * step / 2
+        strained = atoms.copy()
+        strained.calc = atoms.calc
+        strained.set_cell(system.cell @ strain, scale_atoms=True)
+        energies.append(strained.get_potential_energy())
+    slope = (energies[0] - energies[1]) / (2 * step) / atoms.get_volume()
+    assert atoms.get_stress()[3] == pytest.approx(slope, abs=2e-3 * np.abs(expected["stress"]).max() + 1e-6)
+    atoms.pbc = False
+    with pytest.raises(NotImplementedError):
+        atoms.get_stress()
