@@ -9,7 +9,6 @@ untrained, so keep ``modes`` within the coarsest grid that is trained on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 import math
 from typing import Any, ClassVar, Literal, get_args
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from surrogate.core.types import Array, UserError
+from surrogate.models.activations import ACTIVATIONS
 from surrogate.models.base import FieldGeometry, join_inputs
 from surrogate.models.fourier import convolution_flops, fourier_matrices, num_modes, spectral_convolution
 
@@ -26,19 +26,6 @@ Skip = Literal["linear", "gate", "identity"]
 Norm = Literal["none", "instance", "layer"]
 DType = Literal["float32", "bfloat16"]
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    """x Φ(x), the exact GELU; by erf, because the usual erfc form does not vectorise on CPUs."""
-    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
-
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": gelu,
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "silu": jax.nn.silu,
-    "relu": jax.nn.relu,
-}
 
 
 def normalize(x: jax.Array, kind: str) -> jax.Array:
