@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 # x P(x²) / Q(x²) is within 1.1e-7 of gelu'(x) − 1/2 on |x| ≤ 5.6, where that reaches its limit to 4e-7: a
-# minimax fit by reweighted least squares, lowest power first. tests/unit/test_models_spectral.py holds it to the formula.
+# minimax fit by reweighted least squares, lowest power first. tests/unit/test_constant_matrix.py holds it to the formula.
 _LIMIT = 5.6
 _NUMERATOR = (0.7978853451, -0.03097468819, 0.01422601784, 1.976444492e-05, 3.589899624e-05, 1.921624408e-07)
 _DENOMINATOR = (1.0, 0.2945204148, 0.04098396436, 0.003522658316, 0.0001920553455, 8.92800906e-06)

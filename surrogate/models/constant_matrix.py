@@ -30,11 +30,9 @@ def _product(matrix: jax.Array, transposed: jax.Array, x: jax.Array) -> jax.Arra
     return jnp.matmul(jnp.broadcast_to(matrix, (len(x), *matrix.shape)), x)
 
 
-def _jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, Any]:
-    matrix, transposed, x = primals
-    t = tangents[2]
-    out = _product_p.bind(matrix, transposed, x)
-    return out, ad.Zero.from_primal_value(out) if type(t) is ad.Zero else _product_p.bind(matrix, transposed, t)
+def _jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    matrix, transposed, x = primals  # the matrices are constants, so that the tangent is that of x
+    return _product_p.bind(matrix, transposed, x), _product_p.bind(matrix, transposed, tangents[2])
 
 
 def _transpose(cotangent: Any, matrix: jax.Array, transposed: jax.Array, x: Any) -> tuple[None, None, Any]:

@@ -240,7 +240,11 @@ class FNO(nnx.Module):
             modes, channels, parts = w["spectral"].shape  # parts: channels, once or for real and imaginary
             spectral = w["spectral"].reshape(modes, channels, parts // channels, channels) @ w["mlp_in"]
             bias = w["spectral_bias"] @ w["mlp_in"] + w["mlp_in_bias"]
-            y = self._convolve(x, spectral.reshape(modes, channels, -1)) + over_channels(x, w["skip"] @ w["mlp_in"]) + bias
+            y = (
+                self._convolve(x, spectral.reshape(modes, channels, -1))
+                + over_channels(x, w["skip"] @ w["mlp_in"])
+                + bias
+            )
         else:
             y = normalize(self._convolve(x, w["spectral"]) + w["spectral_bias"], norm) + _skip(x, w.get("skip"))
             if "mlp_in" not in w:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 import logging
 import os
@@ -155,16 +156,24 @@ class _Run:
     def _save(self, checkpoints: Checkpoints, step: int, state: dict[str, Any]) -> None:
         checkpoints.save(step, state, {"seconds": time.monotonic() - self.began})
 
-    def _compile(self, state: dict[str, Any], start: int) -> dict[Any, Any]:
-        """One executable a stage that is still to come, before the loop: a signal then never meets a compiler."""
-        stages = dict.fromkeys(self.domain.stage(s) for s in range(start, self.config.steps))
-        programs = {}
-        for stage in stages:
+    def _compile(self, state: dict[str, Any], start: int) -> dict[Any, Future[Any]]:
+        """One executable a stage that is still to come: the first now, the others beside the first's steps."""
+        programs: dict[Any, Future[Any]] = {}
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)  # the loop gives its arrays away
+
+        def build(stage: Any) -> Any:
             step = make_train_step(self.domain, self.graphdef, self.optimizer, self.config, stage)
             batch = self._host_batch(0, stage)
-            programs[stage] = jax.jit(step, donate_argnums=0).lower(state, self.constants, batch).compile()
-            if self.stop.requested:
-                break
+            return jax.jit(step, donate_argnums=0).lower(shapes, self.constants, batch).compile()
+
+        beside = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        for stage in dict.fromkeys(self.domain.stage(s) for s in range(start, self.config.steps)):
+            if programs:
+                programs[stage] = beside.submit(build, stage)
+            else:
+                programs[stage] = Future()
+                programs[stage].set_result(build(stage))
+        beside.shutdown(wait=False)
         return programs
 
     def _host_batch(self, step: int, stage: Any) -> PyTree:
@@ -195,7 +204,14 @@ class _Run:
         try:
             with bar, jax.transfer_guard("disallow"):
                 for step, batch in reader:
-                    state, scalars = programs[self.domain.stage(step)](state, self.constants, batch)
+                    stage = self.domain.stage(step)
+                    ready = programs[stage].done()
+                    program = self._when_compiled(programs, stage)
+                    if program is None:
+                        break
+                    if not ready:
+                        mark, waited, counted = time.perf_counter(), reader.waited, 0
+                    state, scalars = program(state, self.constants, batch)
                     # At most two steps in flight: the device never starves, and memory stays bounded.
                     in_flight.append(scalars["loss"])
                     if len(in_flight) > 2:
@@ -220,11 +236,23 @@ class _Run:
                     self._log(pending, schedule)
         finally:
             reader.close()
+            for program in programs.values():
+                program.cancel()
         done = int(state["step"])
         if done > last_saved:
             self._save(checkpoints, done, state)
             checkpoints.wait()
         return state
+
+    def _when_compiled(self, programs: dict[Any, Future[Any]], stage: Any) -> Any:
+        """The executable of ``stage`` as soon as it is there; None when the run is to stop before that."""
+        for program in programs.values():
+            if program.done():
+                program.result()  # a stage that cannot be compiled ends the run now and not when its time comes
+        while not wait([programs[stage]], timeout=0.2).done:
+            if self.stop.requested:
+                return None
+        return programs[stage].result()
 
     def _log(self, pending: tuple[int, dict[str, jax.Array], float, float, int], schedule: Any) -> None:
         """Write the line of an earlier step, whose values have long been computed."""
