@@ -18,7 +18,7 @@ from surrogate.data.atoms_units import to_voigt
 
 _I = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 # Independent constants of a crystal system, and the entries (from 1) of the matrix that are equal by symmetry.
-_INDEPENDENT = {
+_INDEPENDENT: dict[str, dict[str, tuple[str, ...]]] = {
     "cubic": {"C11": ("11", "22", "33"), "C12": ("12", "13", "23"), "C44": ("44", "55", "66")},
     "hexagonal": {"C11": ("11", "22"), "C12": ("12",), "C13": ("13", "23"), "C33": ("33",), "C44": ("44", "55")},
     "tetragonal": {"C11": ("11", "22"), "C12": ("12",), "C13": ("13", "23"), "C33": ("33",), "C44": ("44", "55"),

@@ -55,8 +55,8 @@ class Records:
 
 def empty_records(rows: int, num_atoms: int, dtype: str) -> Records:
     shapes = ((num_atoms, 3), (num_atoms, 3), (num_atoms, 3), (2,), (3, 3), (), (num_atoms,))
-    floats = (jnp.zeros((rows + 1, *shape), dtype) for shape in shapes)
-    return Records(*floats, jnp.zeros((rows + 1, num_atoms), bool))
+    floats: Any = (jnp.zeros((rows + 1, *shape), dtype) for shape in shapes)
+    return Records(*floats, alone=jnp.zeros((rows + 1, num_atoms), bool))
 
 
 class Recorder:

@@ -163,6 +163,8 @@ class Atoms(Domain):
         return self._rungs[step]
 
     def batch(self, split: str, indices: np.ndarray, stage: Hashable) -> PyTree:
+        if split not in self._structures:
+            raise UserError(f"batches are of the training and validation splits, not of {split!r}")
         train, found = self.experiment.train, self._structures[split]
         number, rung = cast(tuple[int, int], stage)
         training = split == "train"

@@ -14,7 +14,7 @@ import yaml
 from surrogate.core.spec import Variable
 from surrogate.core.types import PyTree
 from surrogate.domains.base import Evaluation
-from surrogate.run.plots import MapPicture, Pictures, RolloutSeries, Spectrum, write_plots
+from surrogate.run.plots import AtomsPictures, MapPicture, Pictures, RolloutSeries, Spectrum, write_plots
 from surrogate.run.provenance import append_history, read_jsonl, write_json_atomic
 from surrogate.run.report import write_report
 from surrogate.run.scores import scores_table, verdict
@@ -58,6 +58,7 @@ def draw(directory: Path, summary: dict[str, Any], evaluation: Evaluation) -> li
         maps=[MapPicture(**m) for m in arrays.get("maps", ())],
         spectra=[Spectrum(**s) for s in arrays.get("spectra", ())],
         rollout=[RolloutSeries(**r) for r in arrays.get("rollout", ())],
+        atoms=AtomsPictures.of(arrays.get("atoms", {})),
         units=evaluation.units,
     )
     rows = read_jsonl(directory / "metrics.jsonl")
@@ -131,6 +132,6 @@ The whole table, with the baselines, is in `summary.json` of the run and in this
 ```
 
 ## Limits
-It was fitted to one data set and is right, at best, within the range of that training data; on other climates,
-grids or forcings its errors are unknown until they are measured.
+It was fitted to one data set and is right, at best, within the range of that training data; on other climates, grids
+or forcings, other elements, phases or temperatures, its errors are unknown until they are measured.
 """
