@@ -118,10 +118,9 @@ def probe_dynamics(
         "atoms_lost": int(run["atoms_lost"].max()),
         "notes": notes,
     }
-    change = 1000 * (run["total_energy"] - run["total_energy"][0]) / run.sizes["atom"]
     conservation = {
-        "name": name, "time": run["time"].values, "energy": change.values, "temperature": run["temperature"].values,
-        "thermostat": kelvin,
+        "name": name, "time": 1000 * run["time"].values, "total_energy": run["total_energy"].values,
+        "temperature": run["temperature"].values, "num_atoms": start.num_atoms, "start_temperature": kelvin,
     }  # fmt: skip
     return {name: facts}, {"dynamics": [conservation], "radial": _radial(run, name, reference, reference_name)}, run
 

@@ -349,8 +349,8 @@ def test_the_probe_gives_what_summary_and_pictures_take() -> None:
     assert facts["argon"]["notes"] == []
     assert 30 < facts["argon"]["temperature"] < 100
     (conservation,), (radial,) = pictures["dynamics"], pictures["radial"]
-    assert conservation["time"].shape == conservation["energy"].shape == conservation["temperature"].shape
-    assert conservation["energy"][0] == 0
+    assert conservation["time"].shape == conservation["total_energy"].shape == conservation["temperature"].shape
+    assert conservation["time"][0] == 0
     assert radial["surrogate"].shape == radial["distance"].shape == radial["reference"].shape
     np.testing.assert_allclose(run["time"][-1], 1.0, atol=0.01)
     assert seen[-1] == (450, 450)

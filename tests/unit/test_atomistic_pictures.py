@@ -40,7 +40,7 @@ def test_parity_shows_points_by_element_and_their_residuals():
     above, below = parity([Parity("forces", "eV/Å", truth, truth + 0.1, names)]).axes
     np.testing.assert_array_equal(lines(above)["Cu"].get_xdata(), truth[::2])
     np.testing.assert_allclose(lines(above)["Au"].get_ydata(), truth[1::2] + 0.1)
-    assert "60 values\nRMSE 0.100\nMAE 0.100" in texts(above)
+    assert "60 values\nRMSE 0.100 eV/Å\nMAE 0.100 eV/Å" in texts(above)
     assert above.get_xlim() == above.get_ylim()
     assert below.get_yscale() == "log"
     assert below.get_xlabel() == "predicted − true (eV/Å)"

@@ -100,8 +100,8 @@ def settings(store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]
     return [
         "data=atoms", "data.source=store", f"data.paths=[{store}]", "data.stress=stress",
         "model.name=two_body:TwoBody",
-        "train.steps=300", "train.batch_size=6", "train.log_every=10", "train.valid_every=150", "train.checkpoint_every=100",
-        "evaluate.crystals=[]", f"run.compilation_cache={cache}",
+        "train.curriculum=[{start:0.0}]", "train.steps=300", "train.batch_size=6", "train.log_every=10", "train.valid_every=150", "train.checkpoint_every=100",
+        "evaluate.crystals=[]", "evaluate.dynamics=0", f"run.compilation_cache={cache}",
     ]  # fmt: skip
 
 
@@ -112,7 +112,10 @@ def experiment_of(settings: list[str], *more: str) -> Any:
 @pytest.fixture(scope="module")
 def finished(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run") / "a"
-    assert run_training(experiment_of(settings, f"run.dir={directory}"), quiet=True).status == "complete"
+    words = ["evaluate.crystals=[Cu-fcc]", "evaluate.dynamics=0.05", "model.name=descriptor", "model.channels=8",
+             "model.correlation=2", "model.readout=8", "train.steps=60", "train.valid_every=30",
+             "train.curriculum=[{start:0.0}]"]  # fmt: skip
+    assert run_training(experiment_of(settings, *words, f"run.dir={directory}"), quiet=True).status == "complete"
     return directory
 
 
@@ -148,14 +151,14 @@ def test_a_run_beats_its_baseline_and_leaves_what_the_design_promises(finished: 
             assert found[key][metric] < 0.7 * baseline[key][metric], (key, metric)
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     valid = [r for r in rows if "valid_loss" in r]
-    assert [r["step"] for r in valid] == [150, 300]
+    assert [r["step"] for r in valid] == [30, 60]
     assert valid[1]["valid_force_rmse"] < valid[0]["valid_force_rmse"]
 
 
 def test_scores_follow_from_predictions_of_the_loaded_surrogate(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     test = make_frames(9, 2)
-    found = loaded(finished).predict(test)
+    found = load(finished).predict(test)
     expected = np.sqrt(np.mean((found.forces - test.forces) ** 2))
     assert summary["scores"]["test"]["forces"]["rmse"] == pytest.approx(expected, rel=1e-5)
     error = 1000 * (found.energy - test.energy) / test.row_size
@@ -359,13 +362,13 @@ def test_an_element_that_was_not_trained_on_is_refused(finished: Path) -> None:
         row_size=frames.row_size,
     )  # fmt: skip
     with pytest.raises(UserError, match="element Ag was not in the training data, which have Cu, Au"):
-        loaded(finished).predict(strange)
+        load(finished).predict(strange)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model=unet"], "takes fields"),
+        (["model.name=unet"], "takes fields"),
         (["train.loss.variables={forcs:1.0}"], "energy, forces and stress, not of 'forcs'"),
         (["train.loss.variables={energy:-1.0}"], "weight of energy in the loss is -1.0"),
         (["train.loss.variables={energy:0,forces:0,stress:0}"], "nothing to learn"),

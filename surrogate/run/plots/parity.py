@@ -92,8 +92,10 @@ def _points(figure: Picture, ax: Axes, item: Parity) -> None:
     ax.set_title(_name(item.key))
     ax.set_xlabel(quantity("true", item.units))
     ax.set_ylabel(quantity("predicted", item.units))
-    error = predicted - truth
-    text = f"{len(truth):,} values\nRMSE {number(_rms(error))}\nMAE {number(float(np.mean(np.abs(error))))}"
+    factor, units = _residual_units(item)
+    error = factor * (predicted - truth)
+    sizes = (("RMSE", _rms(error)), ("MAE", float(np.mean(np.abs(error)))))
+    text = "\n".join([f"{len(truth):,} values", *(f"{name} {number(size)} {units}" for name, size in sizes)])
     box = {"facecolor": "white", "edgecolor": FAINT, "boxstyle": "round,pad=0.25", "alpha": 0.9}
     ax.text(0.03, 0.97, text, transform=ax.transAxes, va="top", fontsize=8, bbox=box, zorder=6)
     if not inside.all():
@@ -103,12 +105,12 @@ def _points(figure: Picture, ax: Axes, item: Parity) -> None:
 
 
 def _residuals(ax: Axes, item: Parity) -> None:
-    factor, units = (1000.0, f"m{item.units}") if item.units == "eV/atom" else (1.0, item.units)
+    factor, units = _residual_units(item)
     error = factor * (np.asarray(item.predicted, float) - np.asarray(item.truth, float))
     finite = np.isfinite(error)
     span = float(np.percentile(np.abs(error[finite]), 99.8)) * 1.15 if finite.any() else 0.0
     span = span or 1e-12
-    edges = np.linspace(-span, span, 62)
+    edges = np.linspace(-span, span, 2 * int(np.clip(np.sqrt(len(error)), 6, 30)) + 2)
     for color, mask, label in _groups(item):
         # What is farther out is counted in the last bins, so that the tails show that there is more.
         values = np.clip(error[mask & finite], -span, span)
@@ -131,6 +133,11 @@ def _groups(item: Parity) -> list[tuple[Any, np.ndarray, str]]:
         return [(SURROGATE_COLOR, np.ones(len(item.truth), bool), "")]
     names = list(dict.fromkeys(item.groups.tolist()))
     return [(_GROUP_COLORS[i % len(_GROUP_COLORS)], item.groups == name, name) for i, name in enumerate(names)]
+
+
+def _residual_units(item: Parity) -> tuple[float, str]:
+    """Energies per atom are some eV, their errors some meV."""
+    return (1000.0, f"m{item.units}") if item.units == "eV/atom" else (1.0, item.units)
 
 
 def _rms(values: np.ndarray) -> float:
