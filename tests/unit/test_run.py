@@ -245,7 +245,7 @@ BAD = [
     (["train.batch_size=5", "train.accumulate=2"], "batch_size=5 is not a multiple of accumulate=2"),
     (["evaluate.metrics=[rmsee]"], "rmsee"),
     (["run.dir=/proc/surrogate"], "/proc/surrogate"),
-    (["domain=fileds"], "domain 'fileds' does not exist; there are fields"),
+    (["domain=fileds"], "domain 'fileds' does not exist; there are atoms, fields"),
     (["train.curriculum=[{start:0.5,rollout:1}]"], "curriculum must begin with start: 0"),
     (["data.history=60"], "gap-free window"),
 ]
