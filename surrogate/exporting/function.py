@@ -62,6 +62,7 @@ class Function:
         parameters: name → array, stored once and shared by the programs of every batch size.
         golden: input name → (N, *shape): samples on which every target is checked.
         steps: time steps in one call; errors are allowed to grow with it.
+        kind: ``field`` (a sample is a whole map) or ``point`` (a sample is one column, apart from all others).
     """
 
     name: str
@@ -71,6 +72,7 @@ class Function:
     apply: Callable[[tuple[Array, ...], tuple[Array, ...]], tuple[Array, ...]]
     golden: dict[str, np.ndarray]
     steps: int = 1
+    kind: str = "field"
 
 
 def tolerances(output: Argument, values: np.ndarray, relative: float, steps: int) -> tuple[list[float], int]:

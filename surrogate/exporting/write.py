@@ -22,10 +22,13 @@ from surrogate.exporting.example import fortran_example
 from surrogate.exporting.fields import field_functions
 from surrogate.exporting.files import ABI, FORMAT, KIND, pack
 from surrogate.exporting.function import Function, tolerances
+from surrogate.exporting.guard_entry import NO_GUARD, check_options, guard_entry
 from surrogate.exporting.plugins import Plugin, find_plugin
+from surrogate.exporting.points import point_functions
 from surrogate.run.artefact import MANIFEST, read_artefact, unseal, write_artefact
 from surrogate.run.surrogate_files import decode_netcdf
 
+BATCHES = {"field": (1, 8, 64), "point": (1, 16, 256, 4096)}
 MISSING = (
     "A point that has no value in the training data (land for an ocean variable) is ignored in inputs, whatever it "
     "holds, and is NaN in outputs. A NaN at any other point, or a date that does not exist, makes the outputs NaN."
@@ -37,11 +40,14 @@ def export_bundle(
     out: str | Path,
     *,
     platforms: Sequence[str] = ("cpu",),
-    batches: Sequence[int] = (1, 8, 64),
+    kind: str = "field",
+    batches: Sequence[int] | None = None,
     steps: Sequence[int] = (1,),
     plugins: Mapping[str, str] | None = None,
     unverified: Sequence[str] = (),
     tolerance: float = 1e-6,
+    guard: float = 0.999,
+    guard_margin: float = 0.1,
     say: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write a Bundle of a trained surrogate, whole or not at all.
@@ -50,27 +56,40 @@ def export_bundle(
         surrogate: what ``surrogate.load`` gives.
         out: the directory, ``climate.sg``; an earlier Bundle there is replaced.
         platforms: of ``cpu``, ``cuda``, ``tpu``, ``rocm``.
-        batches: numbers of samples for which programs are made; callers may use any number.
-        steps: ``1`` is the function ``step``; k is ``steps<k>``, k time steps in one call.
+        kind: ``field``: a sample is a whole map; ``point``: a sample is one column, as a parameterisation is called,
+            for surrogates that act on every grid point apart.
+        batches: numbers of samples for which programs are made; callers may use any number. By default 1, 8, 64
+            for fields and 1, 16, 256, 4096 for points.
+        steps: ``1`` is the function ``step`` (or ``point``); k is ``steps<k>`` (``point_steps<k>``), k time steps in
+            one call.
         plugins: platform → path of the PJRT plugin that will serve it; an installed one by default.
         unverified: platforms that this machine cannot run, to be shipped as they are; the library still
             checks them against the golden samples when it opens the Bundle.
         tolerance: largest difference from ``jax.jit`` in float32, relative to the largest magnitude of an
             output (see :func:`surrogate.exporting.function.tolerances`).
+        guard: the share of the training samples that the guard lets pass by their distance (see
+            :mod:`surrogate.exporting.guard`).
+        guard_margin: by how much of its length the range of an input in training is widened on either side.
         say: is told of progress.
 
     Raises:
         UserError: naming the target that cannot be lowered or compiled, or misses its tolerance.
     """
     out = Path(out).expanduser()
+    if kind not in BATCHES:
+        raise UserError(f"kind={kind} is not one of {', '.join(BATCHES)}")
+    batches = BATCHES[kind] if batches is None else batches
     _check(platforms, batches, unverified, tolerance, plugins or {})
+    check_options(guard, guard_margin)
     _check_replaceable(out)
     served = {p: find_plugin(p, (plugins or {}).get(p, "")) for p in platforms if p not in unverified}
-    functions = _functions(surrogate, steps)
+    functions = _functions(surrogate, steps, kind, tolerance)
+    statistics = _statistics(surrogate)
     files: dict[str, bytes] = {name: (native.HERE / name).read_bytes() for name in native.SOURCES}
     entries: list[dict[str, Any]] = []
     golden: dict[str, np.ndarray] = {}
     parameters: dict[str, np.ndarray] = {}
+    guards: dict[str, np.ndarray] = {}
     for function in functions:
         say(f"lowering {function.name} for {', '.join(platforms)}, batches {', '.join(map(str, batches))}")
         entry = _entry(function, files, platforms, batches)
@@ -82,14 +101,20 @@ def export_bundle(
             )
         golden |= {f"{function.name}/input/{name}": value for name, value in function.golden.items()}
         golden |= {f"{function.name}/output/{name}": value for name, value in expected.items()}
+        entry["guard"], arrays = guard_entry(function, surrogate, statistics, guard, guard_margin)
+        guards |= arrays
+        if entry["guard"] is None:
+            say(f"{function.name} is {NO_GUARD}")
         entries.append(entry)
+    files["guard.bin"], guard_table = pack(guards)
     files["example.f90"] = fortran_example(functions[0], surrogate.manifest["name"]).encode()
     files["parameters.bin"], parameter_table = pack(parameters)
     files["golden.bin"], golden_table = pack(golden)
     manifest = {
         "kind": KIND, "format": FORMAT, "abi": ABI, "name": surrogate.manifest["name"],
-        "functions": entries, "parameters": parameter_table, "golden": golden_table,
-        "grid": surrogate.spec.to_dict()["grid"], "time_step": str(surrogate.spec.time_step),
+        "functions": entries, "parameters": parameter_table, "golden": golden_table, "guard": guard_table,
+        # Columns may come from anywhere: a point function has no grid.
+        "grid": surrogate.spec.to_dict()["grid"] if kind == "field" else {}, "time_step": str(surrogate.spec.time_step),
         "calendar": surrogate.spec.calendar, "normalisation": describe(surrogate.frame.normalizer),
         "missing": MISSING, "relative_tolerance": tolerance, "plugins": {},
         "versions": {
@@ -134,7 +159,7 @@ def _check_replaceable(out: Path) -> None:
         raise UserError(f"{out} is there already and is not a Bundle: give another name")
 
 
-def _functions(surrogate: Any, steps: Sequence[int]) -> list[Function]:
+def _functions(surrogate: Any, steps: Sequence[int], kind: str = "field", tolerance: float = 1e-6) -> list[Function]:
     if not isinstance(surrogate, FieldSurrogate):
         raise UserError(
             f"surrogates of the kind {type(surrogate).__name__} have no exported form yet; gridded fields have"
@@ -142,7 +167,17 @@ def _functions(surrogate: Any, steps: Sequence[int]) -> list[Function]:
     if surrogate.directory is None:
         raise UserError("the surrogate has no directory: export what surrogate.load read")
     stored = read_artefact(surrogate.directory)[1]
-    return field_functions(surrogate, decode_netcdf(stored["golden.nc"]), steps)
+    golden = decode_netcdf(stored["golden.nc"])
+    if kind == "point":
+        return point_functions(surrogate, golden, steps, tolerance)
+    return field_functions(surrogate, golden, steps)
+
+
+def _statistics(surrogate: FieldSurrogate) -> dict[str, np.ndarray]:
+    """Arrays that were saved with the surrogate, the statistics of its inputs among them where it has any."""
+    assert surrogate.directory is not None
+    stored = read_artefact(surrogate.directory)[1]
+    return decode_netcdf(stored["statistics.nc"]) if "statistics.nc" in stored else {}
 
 
 def _entry(
@@ -157,7 +192,7 @@ def _entry(
             programs.append({"platform": platform, "batch": batch, "backend": "pjrt", "file": name})
     files[f"{function.name}.jax"] = stablehlo.symbolic(function, platforms)
     return {
-        "name": function.name, "steps": function.steps,
+        "name": function.name, "kind": function.kind, "steps": function.steps,
         "inputs": [a.to_dict() for a in function.inputs], "outputs": [a.to_dict() for a in function.outputs],
         "parameters": list(function.parameters), "programs": programs, "python": f"{function.name}.jax",
         "golden_samples": len(next(iter(function.golden.values()))),
