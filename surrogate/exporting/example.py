@@ -91,12 +91,12 @@ def fortran_example(function: Function, bundle: str) -> str:
 def _feed(given: Argument, into: str, output: Argument, name: str, steps: int) -> list[str]:
     """The newest prediction becomes the present state; older states move on."""
     rank = len(output.shape) - (1 if steps > 1 else 0)
-    colons = ", ".join([":"] * rank)
-    newest = f"{name}({colons}, {steps})" if steps > 1 else name
+    colons = ":, " * rank
+    newest = f"{name}({colons}{steps})" if steps > 1 else name
     if "history" not in given.dims:
         return [f"    {into} = {newest}"]
     history = given.shape[0]
     return [
-        f"    {into}({colons}, :{history - 1}) = {into}({colons}, 2:)",
-        f"    {into}({colons}, {history}) = {newest}",
+        f"    {into}({colons}:{history - 1}) = {into}({colons}2:)",
+        f"    {into}({colons}{history}) = {newest}",
     ]
