@@ -18,6 +18,7 @@ LEAST = 10  # samples below which nothing is said
 _FOLDS = 5
 # Below this share of an average direction's variance a direction is rounding, not physics.
 _FLOOR = 1e-5
+_TINY = 1e-30  # whose inverse float32 still holds
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _fit(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mean = values.mean(0)
     spread = values.std(0)
     # An input that never changed has no spread: what is left is the rounding of float32.
-    std = np.maximum(spread, np.maximum(1e-6 * np.abs(mean), np.finfo(np.float32).tiny))
+    std = np.maximum(spread, np.maximum(1e-6 * np.abs(mean), _TINY))
     z = (values - mean) / std
     correlation = z.T @ z / number
     np.fill_diagonal(correlation, 1.0)

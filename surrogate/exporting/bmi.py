@@ -74,7 +74,10 @@ class SurrogateBmi(bmipy.Bmi):
         self._given: set[str] = set()
         self._end = np.inf
         if settings.get("end"):
-            steps = Duration.parse(str(settings["end"])).steps_of(self._step)
+            try:
+                steps = Duration.parse(str(settings["end"])).steps_of(self._step)
+            except ValueError as error:
+                raise UserError(f"{config_file}: end: {error}") from error
             self._end = _seconds(self._start, advance(self._start, self._step, steps))
 
     def update(self) -> None:

@@ -43,6 +43,11 @@ def guard(entry: dict[str, Any], arrays: Mapping[str, np.ndarray], inputs: Mappi
         arrays: what ``factor`` and ``weights`` name.
         inputs: name → (N, *shape) in physical units.
     """
+    with np.errstate(invalid="ignore", over="ignore"):  # what is no number is what this is for
+        return _guard(entry, arrays, inputs)
+
+
+def _guard(entry: dict[str, Any], arrays: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray]) -> GuardReport:
     mean, std = (np.asarray(entry[k], np.float64) for k in ("mean", "std"))
     factor = np.asarray(arrays[entry["factor"]], np.float64)
     count = len(np.asarray(inputs[entry["inputs"][0]["name"]]))

@@ -116,16 +116,19 @@ def test_grids_time_and_values_are_described(prepared) -> None:
         ("bundle: rich.sg\ninitial: short.nc\n", "has 1 times; the surrogate needs the last 2"),
         ("bundle: rich.sg\ninitial: kelvin.nc\n", "'temperature' is in degC, the surrogate takes K"),
         ("bundle: rich.sg\ninitial: gap.nc\n", "are not a step of PT6H apart"),
+        ("bundle: rich.sg\ninitial: initial.nc\nend: 7h\n", "end: "),
         ("- 1\n", "is not a table of settings"),
     ],
 )
-def test_wrong_configurations_are_told(prepared, text: str, words: str) -> None:
+def test_wrong_configurations_are_told(prepared, text: str, words: str, monkeypatch) -> None:
+    from surrogate.exporting import bmi
     from surrogate.exporting.bmi import SurrogateBmi
 
+    monkeypatch.setattr(bmi, "open_bundle", lambda path: open_bundle(path, check=False))  # compiles nothing
     _, directory, data = prepared
     data.isel(time=[1]).to_netcdf(directory / "short.nc")
     data.isel(time=[0, 2]).to_netcdf(directory / "gap.nc")
-    warm = data.isel(time=slice(0, 2)).copy()
+    warm = data.isel(time=slice(0, 2)).copy(deep=True)
     warm["temperature"].attrs["units"] = "degC"
     warm.to_netcdf(directory / "kelvin.nc")
     config = directory / "wrong.yaml"

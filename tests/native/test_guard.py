@@ -65,7 +65,7 @@ def test_maps(rich, bundle, program, run, tmp_path) -> None:  # type: ignore[no-
         inputs[name] = np.where(where, inputs[name], center + 0.3 * (inputs[name] - center)).astype(np.float32)
     inputs["insolation"][1, 5, 9] = 1e5  # one point of a map
     inputs["temperature"][3, 0, 1, 2, 2] = np.nan
-    inputs["temperature"][4] += 25  # every point in range, but not the mean
+    inputs["temperature"][4] += 45  # the whole map
     flags = agree(program, run, bundle, "step", inputs, tmp_path)
     assert flags[[0, 2]].tolist() == [INSIDE, INSIDE]
     assert flags[1] & RANGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from surrogate.run.artefact import MANIFEST, read_artefact, seal, unseal, write_
 WATCH = """
 import json, sys
 import jax.numpy as jnp
+jnp.asarray([1.0]).block_until_ready()  # JAX looks for its backends
 from surrogate.exporting import open_bundle
 
 bundle, warm, check = sys.argv[1], sys.argv[2], sys.argv[3] == "check"
@@ -51,8 +53,9 @@ def test_opening_a_bundle_runs_fetches_and_touches_nothing(original: Path, tmp_p
     """An audit hook sees every file that is opened and everything that could run code."""
     warm = shutil.copytree(original, tmp_path / "warm.sg")
     done = subprocess.run(
-        [sys.executable, "-c", WATCH, str(original), str(warm), check], capture_output=True, text=True, cwd=tmp_path
-    )
+        [sys.executable, "-c", WATCH, str(original), str(warm), check], capture_output=True, text=True, cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION_CACHE")},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     events = json.loads(done.stdout)
     bad = [e for e in events if e[0].startswith(FORBIDDEN)]

@@ -13,6 +13,8 @@
 #include "sg_internal.h"
 
 enum { LANES = 16, MOST = 8192 };
+#define LARGE 1e30
+#define SMALL 1e-31
 
 typedef struct sg_guarded { /* an input of the function */
   int input;
@@ -45,11 +47,11 @@ static const sg_array *array_named(const sg_bundle *b, const sg_json *name) {
   return NULL;
 }
 
-/* Exactly `count` finite numbers. */
+/* Exactly `count` numbers that float holds. */
 static bool numbers(const sg_json *list, int64_t count, double *values) {
   if (!list || list->kind != SG_ARRAY || list->count != (size_t)count) return false;
   for (const sg_json *n = list->child; n; n = n->next) {
-    if (n->kind != SG_NUMBER || !(n->number > -1e300 && n->number < 1e300)) return false;
+    if (n->kind != SG_NUMBER || !(n->number >= -LARGE && n->number <= LARGE)) return false;
     *values++ = n->number;
   }
   return true;
@@ -121,8 +123,8 @@ int sg_guard_parse(sg_bundle *b, const sg_json *entry, sg_function *f) {
   if (!list || list->kind != SG_ARRAY || !list->count || list->count > (size_t)f->num_inputs || !mean ||
       mean->kind != SG_ARRAY || !mean->count || mean->count > MOST || !factor || factor->rank != 2 ||
       factor->shape[0] != (int64_t)mean->count || factor->shape[1] != factor->shape[0] || !limit ||
-      limit->kind != SG_NUMBER || !((threshold = limit->number) >= 0) || !widening || widening->kind != SG_NUMBER ||
-      !((margin = widening->number) >= 0))
+      limit->kind != SG_NUMBER || !((threshold = limit->number) >= 0 && threshold <= LARGE) || !widening || widening->kind != SG_NUMBER ||
+      !((margin = widening->number) >= 0 && margin <= 1e6))
     return damaged(b, f);
   sg_guard *g = f->guard = calloc(1, sizeof *g);
   size_t size = mean->count;
@@ -141,7 +143,7 @@ int sg_guard_parse(sg_bundle *b, const sg_json *entry, sg_function *f) {
       status = damaged(b, f);
   }
   for (size_t i = 0; i < size && !status; i++) {
-    if (!(values[size + i] > 0)) status = damaged(b, f);
+    if (!(values[size + i] >= SMALL)) status = damaged(b, f);
     g->mean[i] = (float)values[i];
     g->scale[i] = (float)(1 / values[size + i]);
   }
