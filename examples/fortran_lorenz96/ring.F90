@@ -56,7 +56,7 @@ contains
 
   !> The whole ring (cells, members) on rank 0 from each rank's part.
   subroutine ring_gather(part, whole)
-    real(real64), intent(in) :: part(:, :)
+    real(real64), intent(in), contiguous :: part(:, :) ! MPI sees an address, not a section
     real(real64), intent(out) :: whole(:, :)
 #ifdef USE_MPI
     real(real64) :: buffer(size(part, 1), size(part, 2), ranks)
