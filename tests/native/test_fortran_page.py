@@ -34,15 +34,13 @@ end program page
 
 
 def snippets() -> list[list[str]]:
-    """Indented parts of the page."""
-    parts: list[list[str]] = []
-    lines = PAGE.read_text().splitlines()
-    for before, line in zip(["", *lines], lines, strict=False):
-        if not line.startswith("    "):
-            continue
-        if not before.startswith("    "):
+    """Indented parts of the page; a blank line does not end one."""
+    parts: list[list[str]] = [[]]
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("    "):
+            parts[-1].append(line)
+        elif line.strip() and parts[-1]:
             parts.append([])
-        parts[-1].append(line)
     return parts
 
 
