@@ -333,6 +333,7 @@ static int parse_function(sg_bundle *b, const sg_json *entry, const char *platfo
   int status = parse_arguments(b, entry, f, false);
   if (!status) status = parse_arguments(b, entry, f, true);
   if (!status) status = parse_programs(b, entry, platform, f);
+  if (!status) status = sg_guard_parse(b, entry, f);
   if (status) return status;
   f->parameters = calloc(parameters->count + 1, sizeof *f->parameters);
   f->parameter_buffers = calloc(parameters->count + 1, sizeof *f->parameter_buffers);
@@ -354,6 +355,8 @@ static int parse(sg_bundle *b, const char *platform) {
                    b->directory, (long long)format, (long long)abi, SURROGATE_ABI_VERSION);
   int status = parse_arrays(b, "parameters", "parameters.bin", &b->parameters, &b->num_parameters);
   if (!status) status = parse_arrays(b, "golden", "golden.bin", &b->golden, &b->num_golden);
+  if (!status && sg_json_get(b->manifest, "guard"))
+    status = parse_arrays(b, "guard", "guard.bin", &b->guards, &b->num_guards);
   const sg_json *grid = sg_json_get(b->manifest, "grid"), *list = list_of(b->manifest, "functions");
   static const char *const axes[] = {"latitude", "longitude"};
   for (int i = 0; i < 2 && !status; i++)
@@ -377,7 +380,8 @@ int sg_bundle_read(const char *directory, const char *platform, sg_bundle *b) {
   if (!status) status = parse(b, platform);
   for (int i = 0; i < b->num_files; i++) { /* what is not used stays no longer in memory */
     sg_file *file = &b->files[i];
-    bool used = !strcmp(file->name, "parameters.bin") || !strcmp(file->name, "golden.bin");
+    bool used = !strcmp(file->name, "parameters.bin") || !strcmp(file->name, "golden.bin") ||
+                !strcmp(file->name, "guard.bin");
     for (int k = 0; k < b->num_functions; k++)
       for (int p = 0; p < b->functions[k].num_programs; p++)
         used = used || (file->data && b->functions[k].programs[p].code == file->data);
@@ -400,6 +404,7 @@ void sg_bundle_free(sg_bundle *b) {
       free(f->programs[i].difference);
       pthread_mutex_destroy(&f->programs[i].lock);
     }
+    sg_guard_free(f->guard);
     free(f->inputs);
     free(f->outputs);
     free(f->programs);
@@ -411,6 +416,7 @@ void sg_bundle_free(sg_bundle *b) {
   free(b->files);
   free(b->parameters);
   free(b->golden);
+  free(b->guards);
   free(b->coordinates[0]);
   free(b->coordinates[1]);
   sg_arena_free(b->arena);

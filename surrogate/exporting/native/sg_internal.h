@@ -91,6 +91,8 @@ typedef struct sg_program {
   double *difference, *allowed; /* by output */
 } sg_program;
 
+typedef struct sg_guard sg_guard;
+
 typedef struct sg_function {
   const char *name;
   int num_inputs, num_outputs, num_parameters, num_programs;
@@ -99,6 +101,7 @@ typedef struct sg_function {
   void **parameter_buffers;
   sg_program *programs; /* of one platform, by ascending batch */
   int64_t golden_samples;
+  sg_guard *guard; /* NULL where there is none */
 } sg_function;
 
 typedef struct sg_file {
@@ -115,8 +118,8 @@ typedef struct sg_bundle {
   const sg_json *manifest;
   sg_file *files;
   int num_files;
-  sg_array *parameters, *golden;
-  int num_parameters, num_golden;
+  sg_array *parameters, *golden, *guards;
+  int num_parameters, num_golden, num_guards;
   sg_function *functions;
   int num_functions;
   double *coordinates[2];
@@ -127,6 +130,15 @@ typedef struct sg_bundle {
 int sg_bundle_read(const char *directory, const char *platform, sg_bundle *bundle);
 void sg_bundle_free(sg_bundle *bundle);
 const sg_bundle *sg_bundle_of(const surrogate_model *model);
+
+/* -- guard ----------------------------------------------------------------------------------- */
+
+int sg_guard_parse(sg_bundle *b, const sg_json *entry, sg_function *f); /* after its arguments */
+void sg_guard_free(sg_guard *guard);
+size_t sg_guard_room(const sg_guard *guard); /* bytes that sg_guard_run needs, aligned */
+double sg_guard_threshold(const sg_guard *guard);
+void sg_guard_run(const sg_guard *guard, int64_t samples, const void *const *inputs, void *room, int32_t *flags,
+                  float *distances); /* flags and distances may be NULL */
 
 /* -- plugin ---------------------------------------------------------------------------------- */
 

@@ -28,6 +28,7 @@ struct surrogate_context {
   const void **source; /* what one batch reads and writes */
   void **target;
   void *scratch;
+  void *guard; /* room of the guard */
 };
 
 /* -- errors ---------------------------------------------------------------------------------- */
@@ -366,6 +367,7 @@ int surrogate_context_destroy(surrogate_context *c) {
   free(c->source);
   free(c->target);
   free(c->scratch);
+  free(c->guard);
   c->model->contexts--;
   free(c);
   return SURROGATE_OK;
@@ -394,7 +396,8 @@ int surrogate_context_create(surrogate_model *model, const char *function, int64
   c->source = calloc((size_t)f->num_inputs, sizeof *c->source);
   c->target = calloc((size_t)f->num_outputs, sizeof *c->target);
   c->scratch = calloc(1, model->backend->scratch_size(f));
-  if (!c->in || !c->out || !c->source || !c->target || !c->scratch) {
+  c->guard = sg_allocate(sg_guard_room(f->guard));
+  if (!c->in || !c->out || !c->source || !c->target || !c->scratch || !c->guard) {
     surrogate_context_destroy(c);
     return sg_fail(SURROGATE_MEMORY, "there is no memory");
   }
@@ -479,4 +482,37 @@ int surrogate_run(surrogate_context *c, int64_t samples, const void *const *inpu
     done += count;
   }
   return status;
+}
+
+/* -- guarding -------------------------------------------------------------------------------- */
+
+static int no_guard(const surrogate_model *model, const sg_function *f) {
+  return sg_fail(SURROGATE_INVALID, "%s: %s has no guard", model->bundle.directory, f->name);
+}
+
+int surrogate_guard_threshold(const surrogate_model *model, const char *function, double *threshold) {
+  sg_function *f = find_function(model, function);
+  if (!f) return no_function(model, function);
+  if (!threshold) return sg_fail(SURROGATE_INVALID, "surrogate_guard_threshold needs a result");
+  if (!f->guard) return no_guard(model, f);
+  *threshold = sg_guard_threshold(f->guard);
+  return SURROGATE_OK;
+}
+
+int surrogate_guard(surrogate_context *c, int64_t samples, const void *const *inputs, const size_t *input_bytes,
+                    int32_t *flags, float *distances) {
+  if (!c) return sg_fail(SURROGATE_INVALID, "the context is NULL");
+  if (!c->function->guard) return no_guard(c->model, c->function);
+  if (samples < 0) return sg_fail(SURROGATE_INVALID, "%s: %lld samples", c->function->name, (long long)samples);
+  if (samples == 0) return SURROGATE_OK;
+  int status = check_arrays(c->function, true, samples, inputs, input_bytes);
+  if (!status) sg_guard_run(c->function->guard, samples, inputs, c->guard, flags, distances);
+  return status;
+}
+
+int surrogate_run_guarded(surrogate_context *c, int64_t samples, const void *const *inputs, const size_t *input_bytes,
+                          void *const *outputs, const size_t *output_bytes, int32_t *flags) {
+  /* First, since an output may be written over an input. */
+  int status = surrogate_guard(c, samples, inputs, input_bytes, flags, NULL);
+  return status ? status : surrogate_run(c, samples, inputs, input_bytes, outputs, output_bytes);
 }

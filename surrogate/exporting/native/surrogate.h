@@ -15,7 +15,7 @@
  * A potential (a Bundle of energies and forces of atoms) is called by surrogate_atoms_run; see "Atoms" below.
  *
  * Build   cc -std=c11 -O2 -fPIC -fvisibility=hidden -shared -o libsurrogate.so \
- *            surrogate.c sg_atoms.c sg_bundle.c sg_json.c sg_neighbors.c sg_pjrt.c sg_plugin.c sg_sha256.c -ldl -lpthread
+ *            surrogate.c sg_*.c -ldl -lpthread
  *         or CMakeLists.txt beside this file. It needs a C11 compiler and a POSIX system, nothing else.
  *
  * Plugin  The programs of a Bundle are compiled, when it is opened, by a PJRT plugin: a shared library such as
@@ -97,7 +97,7 @@ typedef struct surrogate_options {
 typedef struct surrogate_argument {
   size_t struct_size; /* sizeof(surrogate_argument), set by the caller */
   const char *name;
-  const char *role;  /* prognostic, diagnostic, forcing, time */
+  const char *role;  /* prognostic, diagnostic, forcing, static, time */
   const char *units; /* as the training data spell them; "1" where there are none */
   const char *description;
   int dtype; /* SURROGATE_FLOAT32 or SURROGATE_INT32 */
@@ -125,7 +125,8 @@ SURROGATE_API int surrogate_open(int abi_version, const char *directory, const s
 /* Close; NULL is allowed. Contexts must have been destroyed, or SURROGATE_INVALID is returned and it stays open. */
 SURROGATE_API int surrogate_close(surrogate_model *model);
 
-/* Functions of the Bundle: "step" advances a field model by one time step; "steps10" by ten. */
+/* Functions of the Bundle: "step" advances a field model by one time step, "steps10" by ten, a sample being a whole map;
+ * "point" takes columns, each a sample apart from all others, as a parameterisation is called. */
 SURROGATE_API int surrogate_num_functions(const surrogate_model *model);
 SURROGATE_API const char *surrogate_function_name(const surrogate_model *model, int index); /* NULL beyond the last */
 
@@ -271,6 +272,30 @@ SURROGATE_API int surrogate_atoms_prepare(surrogate_atoms *atoms, int64_t num_at
 /* Energy and its derivatives of one system. */
 SURROGATE_API int surrogate_atoms_run(surrogate_atoms *atoms, const surrogate_system *system,
                                       surrogate_energies *result);
+/* The guard: whether the inputs of a sample lie within what the surrogate was trained on.
+ *
+ * A flag is 0, or the sum of SURROGATE_OUTSIDE_RANGE (an input lies outside the range of the training data, widened by
+ * the margin that the export chose; any point of a map counts) and SURROGATE_OUTSIDE_DISTRIBUTION (each may be
+ * in range, but not together: the Mahalanobis distance of the column's numbers, or of the maps' area means, exceeds
+ * the threshold). The distance is divided by the root of the number of inputs: a typical sample has 1. What is not a
+ * number is outside. Dates are not looked at. What a caller does with it is the caller's business: its own physics,
+ * a shorter step, a line in the log.
+ *
+ * Potentials have no guard yet. It costs a few per cent of a network's call and allocates nothing.
+ */
+enum { SURROGATE_INSIDE = 0, SURROGATE_OUTSIDE_RANGE = 1, SURROGATE_OUTSIDE_DISTRIBUTION = 2 };
+
+/* The distance beyond which a sample is outside; SURROGATE_INVALID where the function has no guard. */
+SURROGATE_API int surrogate_guard_threshold(const surrogate_model *model, const char *function, double *threshold);
+
+/* Look at inputs without running. flags: one per sample, or NULL; distances: one per sample, or NULL. */
+SURROGATE_API int surrogate_guard(surrogate_context *context, int64_t samples, const void *const *inputs,
+                                  const size_t *input_bytes, int32_t *flags, float *distances);
+
+/* surrogate_run, after surrogate_guard has filled flags. The outputs of all samples are computed, whatever the flags. */
+SURROGATE_API int surrogate_run_guarded(surrogate_context *context, int64_t samples, const void *const *inputs,
+                                        const size_t *input_bytes, void *const *outputs, const size_t *output_bytes,
+                                        int32_t *flags);
 
 #ifdef __cplusplus
 }

@@ -155,6 +155,23 @@ class function {
     return *this;
   }
 
+  /// Run, and say of each sample whether its inputs lie outside the training data: 0 where they do not; see surrogate.h.
+  std::vector<std::int32_t> run_guarded(std::int64_t samples) {
+    std::vector<std::int32_t> flags(static_cast<std::size_t>(samples));
+    check(surrogate_run_guarded(context_, samples, in_.data(), in_bytes_.data(), out_.data(), out_bytes_.data(),
+                                flags.data()));
+    return flags;
+  }
+
+  /// The same without running.
+  std::vector<std::int32_t> guard(std::int64_t samples, std::vector<float> *distances = nullptr) const {
+    std::vector<std::int32_t> flags(static_cast<std::size_t>(samples));
+    if (distances) distances->resize(flags.size());
+    check(surrogate_guard(context_, samples, in_.data(), in_bytes_.data(), flags.data(),
+                          distances ? distances->data() : nullptr));
+    return flags;
+  }
+
  private:
   std::size_t index(const std::vector<argument> &list, const char *word, const std::string &name) const {
     for (std::size_t i = 0; i < list.size(); i++)
