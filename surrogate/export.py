@@ -6,6 +6,8 @@ Usage: python -m surrogate.export run=DIRECTORY out=DIRECTORY.sg [option=value .
   batches=[1,8,64]       samples in a program; callers may use any number
   steps=[1]              1 is one time step; [1,10] adds ten in one call
   plugins={cpu:PATH}     the PJRT plugin that serves a platform; an installed one by default
+  backends=[pjrt,onnx]   for PJRT plugins, for ONNX Runtime; both where possible by default
+  runtime=PATH           libonnxruntime.so.1.*; that of the installed package by default
   unverified=[cuda]      platforms that this machine cannot run, shipped without having been checked
   tolerance=1e-6         largest difference from jax.jit, relative to an output's largest magnitude
 
@@ -40,6 +42,8 @@ def main() -> None:
             "batches": words(options.get("batches", "1,8,64"), "batches", int),
             "steps": words(options.get("steps", "1"), "steps", int),
             "unverified": words(options.get("unverified", ""), "unverified"),
+            "backends": words(options["backends"], "backends") if options.get("backends") else None,
+            "runtime": options.get("runtime", ""),
             "plugins": {name.strip(): path.strip() for name, _, path in pairs},
             "tolerance": words(options.get("tolerance", "1e-6"), "tolerance", float)[0],
         }
@@ -48,7 +52,7 @@ def main() -> None:
         print(f"{out} is ready; {out}/surrogate.h says how to call it from C, {out}/surrogate.f90 from Fortran")
         return 0
 
-    names = ("out", "platforms", "batches", "steps", "plugins", "unverified", "tolerance")
+    names = ("out", "platforms", "batches", "steps", "plugins", "backends", "runtime", "unverified", "tolerance")
     run_on_directory(export, options=names, usage=__doc__ or "")
 
 

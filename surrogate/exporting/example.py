@@ -12,7 +12,7 @@ _HEAD = """! A time loop that calls the surrogate {name!r}: names, shapes and un
 ! Build in a copy (cp -r NAME.sg build; cd build): an open Bundle refuses files that its manifest does not name.
 !
 !   cc -std=c11 -O2 -fPIC -fvisibility=hidden -shared -o libsurrogate.so \\
-!      surrogate.c sg_bundle.c sg_json.c sg_pjrt.c sg_plugin.c sg_sha256.c -ldl -lpthread
+!      surrogate.c sg_bundle.c sg_cache.c sg_json.c sg_onnx.c sg_pjrt.c sg_plugin.c sg_sha256.c -ldl -lpthread
 !   gfortran -o example surrogate.f90 example.f90 -L. -lsurrogate -Wl,-rpath,.
 !   SURROGATE_PLUGIN=/path/to/plugin.so ./example ../NAME.sg
 !

@@ -17,6 +17,7 @@ from surrogate.core.types import UserError
 from surrogate.data.normalize import describe
 from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.exporting import native, stablehlo
+from surrogate.exporting.backends import Backends, faster
 from surrogate.exporting.caller import Bundle
 from surrogate.exporting.example import fortran_example
 from surrogate.exporting.fields import field_functions
@@ -40,6 +41,8 @@ def export_bundle(
     batches: Sequence[int] = (1, 8, 64),
     steps: Sequence[int] = (1,),
     plugins: Mapping[str, str] | None = None,
+    backends: Sequence[str] | None = None,
+    runtime: str = "",
     unverified: Sequence[str] = (),
     tolerance: float = 1e-6,
     say: Callable[[str], None] = lambda text: None,
@@ -53,6 +56,9 @@ def export_bundle(
         batches: numbers of samples for which programs are made; callers may use any number.
         steps: ``1`` is the function ``step``; k is ``steps<k>``, k time steps in one call.
         plugins: platform → path of the PJRT plugin that will serve it; an installed one by default.
+        backends: of ``pjrt`` and ``onnx``. By default PJRT, and ONNX for the cpu where the surrogate converts and
+            the extra ``onnx`` is installed; what is named must succeed.
+        runtime: path of libonnxruntime; that of the installed package by default.
         unverified: platforms that this machine cannot run, to be shipped as they are; the library still
             checks them against the golden samples when it opens the Bundle.
         tolerance: largest difference from ``jax.jit`` in float32, relative to the largest magnitude of an
@@ -65,7 +71,8 @@ def export_bundle(
     out = Path(out).expanduser()
     _check(platforms, batches, unverified, tolerance, plugins or {})
     _check_replaceable(out)
-    served = {p: find_plugin(p, (plugins or {}).get(p, "")) for p in platforms if p not in unverified}
+    chosen = Backends.choose(backends, platforms, unverified, runtime)
+    served = {p: find_plugin(p, (plugins or {}).get(p, "")) for p in platforms if p not in unverified and chosen.pjrt}
     functions = _functions(surrogate, steps)
     files: dict[str, bytes] = {name: (native.HERE / name).read_bytes() for name in native.SOURCES}
     entries: list[dict[str, Any]] = []
@@ -73,7 +80,7 @@ def export_bundle(
     parameters: dict[str, np.ndarray] = {}
     for function in functions:
         say(f"lowering {function.name} for {', '.join(platforms)}, batches {', '.join(map(str, batches))}")
-        entry = _entry(function, files, platforms, batches)
+        entry = _entry(function, files, platforms, batches, chosen.pjrt)
         parameters |= function.parameters
         expected = stablehlo.reference(function)
         for argument, values in zip(function.outputs, entry["outputs"], strict=True):
@@ -86,6 +93,7 @@ def export_bundle(
     files["example.f90"] = fortran_example(functions[0], surrogate.manifest["name"]).encode()
     files["parameters.bin"], parameter_table = pack(parameters)
     files["golden.bin"], golden_table = pack(golden)
+    chosen.convert(functions, entries, files, parameter_table, batches, say)
     manifest = {
         "kind": KIND, "format": FORMAT, "abi": ABI, "name": surrogate.manifest["name"],
         "functions": entries, "parameters": parameter_table, "golden": golden_table,
@@ -102,7 +110,13 @@ def export_bundle(
         },
     }  # fmt: skip
     _verify_python(out, manifest, files, say)
-    manifest["plugins"] = _verify_native(out, manifest, files, served, say)
+    manifest["plugins"] = _verify_native(out, manifest, files, served, "pjrt", say)
+    if chosen.runtime is not None:
+        try:
+            manifest["runtimes"] = _verify_native(out, manifest, files, {"cpu": chosen.runtime}, "onnx", say)
+            manifest["backend"] = {"cpu": faster(manifest["plugins"].get("cpu"), manifest["runtimes"]["cpu"])}
+        except UserError as error:
+            chosen.withdraw(entries, files, error, say)
     write_artefact(out, files, manifest)
     return out
 
@@ -146,11 +160,11 @@ def _functions(surrogate: Any, steps: Sequence[int]) -> list[Function]:
 
 
 def _entry(
-    function: Function, files: dict[str, bytes], platforms: Sequence[str], batches: Sequence[int]
+    function: Function, files: dict[str, bytes], platforms: Sequence[str], batches: Sequence[int], pjrt: bool
 ) -> dict[str, Any]:
     """The manifest's entry of a function; its programs are added to ``files``."""
     programs = []
-    for platform in platforms:
+    for platform in platforms if pjrt else ():
         for batch in sorted(batches):
             name = f"{function.name}.{platform}.{batch}.mlir"
             files[name] = stablehlo.lower(function, platform, batch)
@@ -177,6 +191,7 @@ def _verify_native(
     manifest: dict[str, Any],
     files: dict[str, bytes],
     served: Mapping[str, Plugin],
+    backend: str,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Run every program by the library and the plugin that will serve it; the manifest's records of the plugins."""
@@ -186,13 +201,15 @@ def _verify_native(
         for platform, plugin in served.items():
             say(f"checking {platform} on the golden samples by {plugin.path.name} {plugin.version}".rstrip())
             records[platform] = plugin.record()
-            write_artefact(trial, files, {**manifest, "plugins": records})
+            write_artefact(trial, files, {**manifest, {"pjrt": "plugins", "onnx": "runtimes"}[backend]: records})
             try:
-                found = native.check(trial, platform, plugin.path)
+                found = native.check(trial, platform, plugin.path, backend=backend)
             except UserError as error:
                 text = str(error).replace(str(trial), str(out))
                 raise UserError(f"target {platform} ({plugin.path.name}): {text}") from error
-            records[platform] |= {"pjrt": found.pop("pjrt"), "errors": found}
+            times = {k: float(v) for k, v in found.items() if k.endswith("/microseconds")}
+            errors = {k: v for k, v in found.items() if k.count("/") > 1 and k not in times}
+            records[platform] |= {backend: found[backend], "errors": errors, "microseconds": times}
     finally:
         shutil.rmtree(trial, ignore_errors=True)
     return records
