@@ -109,9 +109,12 @@ def measure(name: str, batch: int, function: Any, bundle: Path, bench: Path, wor
         return Side(command, {**where, "SURROGATE_CACHE": "off", **extra})
 
     jit = [sys.executable, str(HERE / "jit.py"), name, str(batch), str(work), str(files) + ".in", f"{files}.jit"]
+    quick = {"JAX_COMPILATION_CACHE_DIR": str(work / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     sides = {
-        "jit": Side(jit, {}),
-        "jit1": Side(jit, {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"}),
+        "jit": Side(jit, quick),
+        "jit1": Side(
+            jit, {**quick, "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"}
+        ),
         **{backend: native_side(backend) for backend in backends},
     }
     calls = {}
@@ -186,7 +189,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     bench = build(work)
-    results = []
+    results: list[dict[str, Any]] = []
     for name in options.models.split(","):
         case = CASES[name]
         if case.absent:
@@ -194,22 +197,23 @@ def main() -> None:
             results.append({"model": name, "absent": case.absent})
             continue
         function, bundle = prepare(name, work)
-        if options.prepare:
-            continue
-        for batch in (1, case.largest):
+        for batch in () if options.prepare else (1, case.largest):
             results.append(measure(name, batch, function, bundle, bench, work, options.rounds))
-            print(json.dumps(results[-1]), file=sys.stderr, flush=True)
-    if options.prepare:
-        return
+            write(options.out, results, options.rounds)  # what was measured is kept, whatever happens to the rest
+    if not options.prepare:
+        write(options.out, results, options.rounds)
+        print((options.out / "native.md").read_text())
+
+
+def write(out: Path, results: list[dict[str, Any]], rounds: int) -> None:
     plugin, runtime = find_plugin("cpu"), find_runtime()
     facts = {
         "processor": _processor(), "cores": os.cpu_count(), "jax": jax.__version__,
         "plugin": f"{plugin.package} {plugin.version}", "onnxruntime": runtime.version if runtime else "",
-        "python": platform.python_version(), "rounds": options.rounds,
+        "python": platform.python_version(), "rounds": rounds,
     }  # fmt: skip
-    (options.out / "native.json").write_text(json.dumps({"facts": facts, "results": results}, indent=1) + "\n")
-    (options.out / "native.md").write_text(markdown(facts, results, {n: c.title for n, c in CASES.items()}))
-    print((options.out / "native.md").read_text())
+    (out / "native.json").write_text(json.dumps({"facts": facts, "results": results}, indent=1) + "\n")
+    (out / "native.md").write_text(markdown(facts, results, {n: c.title for n, c in CASES.items()}))
 
 
 def _processor() -> str:
