@@ -70,15 +70,15 @@ def find_runtime(given: str = "") -> Plugin | None:
     """
     given = given or os.environ.get("SURROGATE_ONNXRUNTIME", "")
     package, prefix = _RUNTIME
-    found = None
+    found: Plugin | None = None
     try:
         dist = distribution(package)
+        for file in dist.files or ():
+            path = Path(str(dist.locate_file(file)))
+            if file.name.startswith(prefix) and path.is_file():
+                found = Plugin("cpu", path.resolve(), package, dist.version)
     except PackageNotFoundError:
-        dist = None
-    for file in (dist.files or ()) if dist else ():
-        path = Path(str(dist.locate_file(file))) if dist else Path()
-        if file.name.startswith(prefix) and path.is_file():
-            found = Plugin("cpu", path.resolve(), package, dist.version if dist else "")
+        pass  # it may be given by path
     if not given:
         return found
     path = Path(given).expanduser()
