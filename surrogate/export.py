@@ -10,6 +10,8 @@ Usage: python -m surrogate.export run=DIRECTORY out=DIRECTORY.sg [option=value .
   steps=[1]              1 is one time step; [1,10] adds ten in one call
   capacities=[64x48]     of a potential: atoms x neighbors of one atom, for each program; chosen by default
   plugins={cpu:PATH}     the PJRT plugin that serves a platform; an installed one by default
+  backends=[pjrt,onnx]   for PJRT plugins, for ONNX Runtime; both where possible by default
+  runtime=PATH           libonnxruntime.so.1.*; that of the installed package by default
   unverified=[cuda]      platforms that this machine cannot run, shipped without having been checked
   tolerance=1e-6         largest difference from jax.jit, relative to an output's largest magnitude
   guard=0.999            the share of training samples that the guard lets pass by their distance
@@ -66,6 +68,8 @@ def main() -> None:
             "steps": words(options.get("steps", "1"), "steps", int),
             "capacities": words(options.get("capacities", ""), "capacities", capacity),
             "unverified": words(options.get("unverified", ""), "unverified"),
+            "backends": words(options["backends"], "backends") if options.get("backends") else None,
+            "runtime": options.get("runtime", ""),
             "plugins": {name.strip(): path.strip() for name, _, path in pairs},
             "tolerance": number(options.get("tolerance", "1e-6"), "tolerance"),
             "guard": number(options.get("guard", "0.999"), "guard"),
@@ -77,8 +81,8 @@ def main() -> None:
         return 0
 
     names = (
-        "out", "kind", "platforms", "batches", "steps", "capacities", "plugins", "unverified", "tolerance", "guard",
-        "guard_margin",
+        "out", "kind", "platforms", "batches", "steps", "capacities", "plugins", "backends", "runtime", "unverified",
+        "tolerance", "guard", "guard_margin",
     )  # fmt: skip
     run_on_directory(export, options=names, usage=__doc__ or "")
 

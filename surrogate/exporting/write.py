@@ -20,6 +20,7 @@ from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.exporting import native, stablehlo
 from surrogate.exporting.atoms import atoms_functions, golden_structures
 from surrogate.exporting.atoms_example import atoms_example
+from surrogate.exporting.backends import Backends, faster
 from surrogate.exporting.caller import Bundle
 from surrogate.exporting.example import fortran_example
 from surrogate.exporting.fields import field_functions
@@ -48,6 +49,8 @@ def export_bundle(
     steps: Sequence[int] = (1,),
     capacities: Sequence[tuple[int, int]] = (),
     plugins: Mapping[str, str] | None = None,
+    backends: Sequence[str] | None = None,
+    runtime: str = "",
     unverified: Sequence[str] = (),
     tolerance: float = 1e-6,
     guard: float = 0.999,
@@ -69,6 +72,9 @@ def export_bundle(
         capacities: of atoms: (atoms, neighbors of one atom at most) for which programs are made; a system takes
             the first that holds it. See :func:`surrogate.exporting.atoms.default_capacities`.
         plugins: platform → path of the PJRT plugin that will serve it; an installed one by default.
+        backends: of ``pjrt`` and ``onnx``. By default PJRT, and ONNX for the cpu where the surrogate converts and
+            the extra ``onnx`` is installed; what is named must succeed.
+        runtime: path of libonnxruntime; that of the installed package by default.
         unverified: platforms that this machine cannot run, to be shipped as they are; the library still
             checks them against the golden samples when it opens the Bundle.
         tolerance: largest difference from ``jax.jit`` in float32, relative to the largest magnitude of an
@@ -88,7 +94,8 @@ def export_bundle(
     _check(platforms, batches, unverified, tolerance, plugins or {})
     check_options(guard, guard_margin)
     _check_replaceable(out)
-    served = {p: find_plugin(p, (plugins or {}).get(p, "")) for p in platforms if p not in unverified}
+    chosen = Backends.choose(backends, platforms, unverified, runtime)
+    served = {p: find_plugin(p, (plugins or {}).get(p, "")) for p in platforms if p not in unverified and chosen.pjrt}
     functions, batches, facts = _functions(surrogate, steps, kind, batches, capacities, tolerance)
     statistics = {} if "atoms" in facts else _statistics(surrogate)
     files: dict[str, bytes] = {name: (native.HERE / name).read_bytes() for name in native.SOURCES}
@@ -98,7 +105,7 @@ def export_bundle(
     guards: dict[str, np.ndarray] = {}
     for function in functions:
         say(f"lowering {function.name} for {', '.join(platforms)}, samples {', '.join(map(str, batches))}")
-        entry = _entry(function, files, platforms, batches)
+        entry = _entry(function, files, platforms, batches, chosen.pjrt)
         parameters |= function.parameters
         expected = stablehlo.reference(function)
         for argument, values in zip(function.outputs, entry["outputs"], strict=True):
@@ -120,6 +127,7 @@ def export_bundle(
     files["guard.bin"], guard_table = pack(guards)
     files["parameters.bin"], parameter_table = pack(parameters)
     files["golden.bin"], golden_table = pack(golden)
+    chosen.convert(functions, entries, files, parameter_table, batches, say)
     manifest = {
         "kind": KIND, "format": FORMAT, "abi": ABI, "name": name, **facts,
         "functions": entries, "parameters": parameter_table, "golden": golden_table, "guard": guard_table,
@@ -134,7 +142,13 @@ def export_bundle(
         },
     }  # fmt: skip
     _verify_python(out, manifest, files, say)
-    manifest["plugins"] = _verify_native(out, manifest, files, served, say)
+    manifest["plugins"] = _verify_native(out, manifest, files, served, "pjrt", say)
+    if chosen.runtime is not None:
+        try:
+            manifest["runtimes"] = _verify_native(out, manifest, files, {"cpu": chosen.runtime}, "onnx", say)
+            manifest["backend"] = {"cpu": faster(manifest["plugins"].get("cpu"), manifest["runtimes"]["cpu"])}
+        except UserError as error:
+            chosen.withdraw(entries, files, error, say)
     write_artefact(out, files, manifest)
     return out
 
@@ -220,11 +234,11 @@ def _statistics(surrogate: FieldSurrogate) -> dict[str, np.ndarray]:
 
 
 def _entry(
-    function: Function, files: dict[str, bytes], platforms: Sequence[str], batches: Sequence[int]
+    function: Function, files: dict[str, bytes], platforms: Sequence[str], batches: Sequence[int], pjrt: bool
 ) -> dict[str, Any]:
     """The manifest's entry of a function; its programs are added to ``files``."""
     programs = []
-    for platform in platforms:
+    for platform in platforms if pjrt else ():
         for batch in sorted(batches):
             name = f"{function.name}.{platform}.{batch}.mlir"
             files[name] = stablehlo.lower(function, platform, batch)
@@ -251,6 +265,7 @@ def _verify_native(
     manifest: dict[str, Any],
     files: dict[str, bytes],
     served: Mapping[str, Plugin],
+    backend: str,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Run every program by the library and the plugin that will serve it; the manifest's records of the plugins."""
@@ -260,13 +275,15 @@ def _verify_native(
         for platform, plugin in served.items():
             say(f"checking {platform} on the golden samples by {plugin.path.name} {plugin.version}".rstrip())
             records[platform] = plugin.record()
-            write_artefact(trial, files, {**manifest, "plugins": records})
+            write_artefact(trial, files, {**manifest, {"pjrt": "plugins", "onnx": "runtimes"}[backend]: records})
             try:
-                found = native.check(trial, platform, plugin.path)
+                found = native.check(trial, platform, plugin.path, backend=backend)
             except UserError as error:
                 text = str(error).replace(str(trial), str(out))
                 raise UserError(f"target {platform} ({plugin.path.name}): {text}") from error
-            records[platform] |= {"pjrt": found.pop("pjrt"), "errors": found}
+            times = {k: float(v) for k, v in found.items() if k.endswith("/microseconds")}
+            errors = {k: v for k, v in found.items() if k.count("/") > 1 and k not in times}
+            records[platform] |= {backend: found[backend], "errors": errors, "microseconds": times}
     finally:
         shutil.rmtree(trial, ignore_errors=True)
     return records

@@ -38,7 +38,9 @@ def built(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = re.search(r"    (cc -std=c11 .*?-lpthread)", text, re.DOTALL)
     assert found is not None
     words = found[1].replace("\\\n", " ").split()
-    shell(*(w for word in words for w in (sorted(p.name for p in build.glob(word)) if "*" in word else [word])), cwd=build)
+    shell(
+        *(w for word in words for w in (sorted(p.name for p in build.glob(word)) if "*" in word else [word])), cwd=build
+    )
     found = re.search(r"    (gfortran -O2 .*)", text)
     assert found is not None
     shell(*found[1].replace("$PWD", str(build)).split(), cwd=build)

@@ -12,6 +12,7 @@
 struct surrogate_model {
   sg_bundle bundle;
   const sg_backend *backend;
+  sg_settings settings;
   void *client;
   char *plugin, *platform;
   bool self_test;
@@ -27,8 +28,8 @@ struct surrogate_context {
   void **in, **out;    /* padding arrays, one per argument */
   const void **source; /* what one batch reads and writes */
   void **target;
-  void *scratch;
-  void *guard; /* room of the guard */
+  void **bindings; /* what the backend keeps for each program */
+  void *guard;     /* room of the guard */
 };
 
 /* -- errors ---------------------------------------------------------------------------------- */
@@ -66,6 +67,7 @@ static void destroy(surrogate_model *model) {
   for (int i = 0; model->buffers && i < b->num_parameters; i++)
     if (model->buffers[i]) model->backend->release(model->client, model->buffers[i]);
   if (model->client) model->backend->close(model->client);
+  sg_cache_close(model->settings.cache);
   free(model->buffers);
   free(model->plugin);
   free(model->platform);
@@ -107,16 +109,22 @@ int surrogate_open(int abi_version, const char *directory, const surrogate_optio
     memcpy(&options, given, given->struct_size < sizeof options ? given->struct_size : sizeof options);
   }
   if (options.device < 0) return sg_fail(SURROGATE_INVALID, "surrogate_options.device is %d", options.device);
+  if (options.threads < 0) return sg_fail(SURROGATE_INVALID, "surrogate_options.threads is %d", options.threads);
   surrogate_model *model = calloc(1, sizeof *model);
   if (!model) return sg_fail(SURROGATE_MEMORY, "there is no memory");
-  int status = SURROGATE_OK;
-  model->backend = &sg_pjrt;
+  int status = SURROGATE_OK, backend = 0;
+  model->settings = (sg_settings){options.device, options.threads ? options.threads : 1, NULL};
   model->self_test = !options.skip_self_test;
   model->platform = strdup(options.platform && *options.platform ? options.platform : "cpu");
   if (!model->platform) status = sg_fail(SURROGATE_MEMORY, "there is no memory");
   if (!status) status = sg_bundle_read(directory, model->platform, &model->bundle);
-  if (!status) status = sg_find_plugin(&model->bundle, model->platform, options.plugin, &model->plugin);
-  if (!status) status = model->backend->open(model->plugin, model->platform, options.device, &model->client);
+  if (!status) status = sg_choose_backend(&model->bundle, model->platform, options.backend, options.plugin, &backend);
+  if (!status) model->backend = sg_backends[backend];
+  if (!status) status = sg_bundle_choose(&model->bundle, backend, model->platform);
+  if (!status)
+    status = sg_find_plugin(&model->bundle, model->backend, model->platform, options.plugin, &model->plugin);
+  if (!status) status = sg_cache_open(options.cache, &model->settings.cache);
+  if (!status) status = model->backend->open(model->plugin, model->platform, &model->settings, &model->client);
   if (!status) status = upload(model);
   /* Of a ladder of capacities the first; systems may never need the others. */
   const int eager = sg_json_get(model->bundle.manifest, "atoms") ? 1 : model->bundle.num_functions;
@@ -165,6 +173,8 @@ const char *surrogate_info(const surrogate_model *model, const char *key) {
   static const char *const facts[] = {"name", "time_step", "calendar", "missing", "digest"};
   if (!model || !key) return NULL;
   if (!strcmp(key, "platform")) return model->platform;
+  if (!strcmp(key, "backend")) return model->backend->name;
+  if (!strcmp(key, "cache")) return sg_cache_report(model->settings.cache);
   if (!strcmp(key, "plugin")) return model->plugin;
   if (!strcmp(key, "plugin_version")) return model->backend->version(model->client);
   for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
@@ -276,8 +286,8 @@ static int compare(const surrogate_model *model, const sg_function *f, sg_progra
 
 static int test(surrogate_model *model, sg_function *f, sg_program *p) {
   const size_t slots = (size_t)(f->num_inputs + f->num_outputs);
-  void **arrays = calloc(slots, sizeof *arrays), *scratch = calloc(1, model->backend->scratch_size(f));
-  int status = arrays && scratch ? SURROGATE_OK : sg_fail(SURROGATE_MEMORY, "there is no memory");
+  void **arrays = calloc(slots, sizeof *arrays), *binding = NULL;
+  int status = arrays ? SURROGATE_OK : sg_fail(SURROGATE_MEMORY, "there is no memory");
   for (size_t k = 0; k < slots && !status; k++) {
     bool input = k < (size_t)f->num_inputs;
     const sg_argument *a = input ? &f->inputs[k] : &f->outputs[k - (size_t)f->num_inputs];
@@ -287,12 +297,13 @@ static int test(surrogate_model *model, sg_function *f, sg_program *p) {
       memcpy(array + (size_t)row * a->described.bytes,
              a->golden->data + (size_t)(row % f->golden_samples) * a->described.bytes, a->described.bytes);
   }
+  if (!status) status = model->backend->bind(model->client, p, &binding);
   if (!status)
-    status = model->backend->run(model->client, f, p, (const void *const *)arrays, arrays + f->num_inputs, scratch);
+    status = model->backend->run(model->client, p, binding, (const void *const *)arrays, arrays + f->num_inputs);
+  if (binding) model->backend->unbind(model->client, p, binding);
   for (int i = 0; i < f->num_outputs && !status; i++) status = compare(model, f, p, i, arrays[f->num_inputs + i]);
   for (size_t k = 0; arrays && k < slots; k++) free(arrays[k]);
   free(arrays);
-  free(scratch);
   return status;
 }
 
@@ -301,7 +312,7 @@ static int prepare(surrogate_model *model, sg_function *f, sg_program *p) {
   pthread_mutex_lock(&p->lock);
   int status = p->state == SG_REFUSED ? sg_fail(p->refusal, "%s", p->sentence) : SURROGATE_OK;
   if (p->state == SG_UNPREPARED) {
-    status = model->backend->compile(model->client, f, p, &p->executable);
+    status = model->backend->compile(model->client, &model->settings, p, &p->executable);
     if (!status && model->self_test) status = test(model, f, p);
     if (status) {
       p->refusal = status;
@@ -366,7 +377,9 @@ int surrogate_context_destroy(surrogate_context *c) {
   free(c->out);
   free(c->source);
   free(c->target);
-  free(c->scratch);
+  for (int i = 0; c->bindings && i < c->function->num_programs; i++)
+    if (c->bindings[i]) c->model->backend->unbind(c->model->client, &c->function->programs[i], c->bindings[i]);
+  free(c->bindings);
   free(c->guard);
   c->model->contexts--;
   free(c);
@@ -395,9 +408,9 @@ int surrogate_context_create(surrogate_model *model, const char *function, int64
   c->out = calloc((size_t)f->num_outputs, sizeof *c->out);
   c->source = calloc((size_t)f->num_inputs, sizeof *c->source);
   c->target = calloc((size_t)f->num_outputs, sizeof *c->target);
-  c->scratch = calloc(1, model->backend->scratch_size(f));
+  c->bindings = calloc((size_t)f->num_programs, sizeof *c->bindings);
   c->guard = sg_allocate(sg_guard_room(f->guard));
-  if (!c->in || !c->out || !c->source || !c->target || !c->scratch || !c->guard) {
+  if (!c->in || !c->out || !c->source || !c->target || !c->bindings || !c->guard) {
     surrogate_context_destroy(c);
     return sg_fail(SURROGATE_MEMORY, "there is no memory");
   }
@@ -427,7 +440,9 @@ static int run_batch(surrogate_context *c, sg_program *p, int64_t first, int64_t
                      void *const *outputs) {
   const sg_function *f = c->function;
   bool whole = count == p->batch;
+  void **binding = &c->bindings[p - f->programs];
   int status = whole ? SURROGATE_OK : make_room(c, p->batch);
+  if (!status && !*binding) status = c->model->backend->bind(c->model->client, p, binding);
   if (status) return status;
   for (int i = 0; i < f->num_inputs; i++) {
     size_t bytes = f->inputs[i].described.bytes;
@@ -442,7 +457,7 @@ static int run_batch(surrogate_context *c, sg_program *p, int64_t first, int64_t
   }
   for (int i = 0; i < f->num_outputs; i++)
     c->target[i] = whole ? (char *)outputs[i] + (size_t)first * f->outputs[i].described.bytes : c->out[i];
-  status = c->model->backend->run(c->model->client, f, p, c->source, c->target, c->scratch);
+  status = c->model->backend->run(c->model->client, p, *binding, c->source, c->target);
   for (int i = 0; i < f->num_outputs && !whole && !status; i++) {
     size_t bytes = f->outputs[i].described.bytes;
     memcpy((char *)outputs[i] + (size_t)first * bytes, c->out[i], (size_t)count * bytes);

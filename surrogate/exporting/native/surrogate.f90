@@ -115,6 +115,9 @@ module surrogate
     integer(c_size_t) :: struct_size
     type(c_ptr) :: plugin, platform
     integer(c_int) :: device, lazy, skip_self_test
+    type(c_ptr) :: backend
+    integer(c_int) :: threads
+    type(c_ptr) :: cache
   end type c_options
 
   type, bind(C) :: c_argument
@@ -284,22 +287,23 @@ contains
   ! -- the bundle ----------------------------------------------------------------------------------
 
   !> Open a Bundle. plugin: path of a PJRT plugin (else SURROGATE_PLUGIN, else the one the Bundle records); platform:
-  !> 'cpu' by default; device: from 0; lazy: compile and test only what is used, when it is created.
-  subroutine bundle_open(this, directory, plugin, platform, device, lazy, stat, errmsg)
+  !> 'cpu' by default; device: from 0; lazy: compile and test only what is used, when it is created; backend: 'pjrt' or
+  !> 'onnx'; threads: that ONNX Runtime computes a call on; cache: 'user', a directory or 'off' (surrogate.h, "Cache").
+  subroutine bundle_open(this, directory, plugin, platform, device, lazy, backend, threads, cache, stat, errmsg)
     class(surrogate_bundle), intent(inout) :: this
     character(*), intent(in) :: directory
-    character(*), intent(in), optional :: plugin, platform
-    integer, intent(in), optional :: device
+    character(*), intent(in), optional :: plugin, platform, backend, cache
+    integer, intent(in), optional :: device, threads
     logical, intent(in), optional :: lazy
     integer, intent(out), optional :: stat
     character(*), intent(inout), optional :: errmsg
-    character(:), allocatable, target :: plugin_text, platform_text
+    character(:), allocatable, target :: plugin_text, platform_text, backend_text, cache_text
     type(c_options) :: options
     if (c_associated(this%handle)) then
       call report(surrogate_invalid, 'the bundle is open already', stat, errmsg)
       return
     end if
-    options = c_options(c_sizeof(options), c_null_ptr, c_null_ptr, 0, 0, 0)
+    options = c_options(c_sizeof(options), c_null_ptr, c_null_ptr, 0, 0, 0, c_null_ptr, 0, c_null_ptr)
     if (present(plugin)) then
       plugin_text = trim(plugin)//c_null_char
       options%plugin = c_loc(plugin_text)
@@ -308,6 +312,15 @@ contains
       platform_text = trim(platform)//c_null_char
       options%platform = c_loc(platform_text)
     end if
+    if (present(backend)) then
+      backend_text = trim(backend)//c_null_char
+      options%backend = c_loc(backend_text)
+    end if
+    if (present(cache)) then
+      cache_text = trim(cache)//c_null_char
+      options%cache = c_loc(cache_text)
+    end if
+    if (present(threads)) options%threads = int(threads, c_int)
     if (present(device)) options%device = int(device, c_int)
     if (present(lazy)) options%lazy = merge(1_c_int, 0_c_int, lazy)
     call report_c(c_open(abi_version, trim(directory)//c_null_char, options, this%handle), stat, errmsg)

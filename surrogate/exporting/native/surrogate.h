@@ -25,6 +25,17 @@
  *           3. the file whose name and SHA-256 the Bundle's manifest records, if it lies in a directory of
  *              SURROGATE_PLUGIN_PATH, in the directory that the library was built with, or beside the library.
  *         A Bundle never says from where code is loaded.
+ *         A Bundle may hold its programs for ONNX Runtime as well: the plugin then is libonnxruntime.so.1.*, 1.22 or
+ *         younger, of the Python package onnxruntime. Which of the two serves is said by surrogate_options.backend
+ *         or SURROGATE_BACKEND ("pjrt", "onnx"), else by the kind of the plugin that 1 or 2 names, else by the
+ *         Bundle, which records the one that was faster when it was made. SURROGATE_ONNXRUNTIME names the
+ *         plugin of "onnx" alone, before SURROGATE_PLUGIN.
+ *
+ * Cache   Compiling takes a PJRT plugin seconds for large networks. With surrogate_options.cache or SURROGATE_CACHE set
+ *         to "user" ($XDG_CACHE_HOME/surrogate/executables, ~/.cache/...) or to a directory, compiled programs are
+ *         kept for the next process on this kind of machine: keyed on plugin, processor, options and program, verified
+ *         by their hash, from directories and files of the caller's own that nobody else can write. They are machine
+ *         code: give no directory to others. The self-test is made with them as with others.
  *
  * Arrays  Every argument is a dense array of float32 or int32 with its samples outermost: for n samples
  *         of an argument of shape {8, 16} the caller passes n * 8 * 16 elements, C order (in Fortran order the
@@ -91,6 +102,9 @@ typedef struct surrogate_options {
   int device;           /* which of the platform's devices, from 0 */
   int lazy;             /* 1: compile and check nothing before it is needed */
   int skip_self_test;   /* 1: do not compare with the golden vectors; the results are then nobody's promise */
+  const char *backend;  /* "pjrt" or "onnx"; NULL: see "Plugin" above */
+  int threads;          /* that ONNX Runtime computes one call on; 0: one. PJRT computes a call on one */
+  const char *cache;    /* "user", a directory, or "off"; NULL: as SURROGATE_CACHE says, else off. See "Cache" above */
 } surrogate_options;
 
 /* One argument, in C order. Pointers are valid until surrogate_close. */
@@ -131,7 +145,8 @@ SURROGATE_API int surrogate_num_functions(const surrogate_model *model);
 SURROGATE_API const char *surrogate_function_name(const surrogate_model *model, int index); /* NULL beyond the last */
 
 /* A fact about the Bundle as text, or NULL: "name", "time_step" (ISO 8601), "calendar", "missing", "platform",
- * "plugin" (its path), "plugin_version" (of the PJRT interface, "0.115"), "digest" (of the manifest). */
+ * "backend", "plugin" (its path), "plugin_version" (of the PJRT interface, "0.115", or of ONNX Runtime), "digest" (of
+ * the manifest), "cache" (what it gave and why not more; valid until the next call). */
 SURROGATE_API const char *surrogate_info(const surrogate_model *model, const char *key);
 
 /* Coordinate of the grid: "latitude" (rows, ascending, degrees north) or "longitude" (columns). */

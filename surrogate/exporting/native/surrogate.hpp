@@ -54,13 +54,17 @@ struct argument {
 class bundle {
  public:
   explicit bundle(const std::string &directory, const std::string &plugin = "", const std::string &platform = "",
-                  int device = 0, bool lazy = false) {
+                  int device = 0, bool lazy = false, const std::string &backend = "", int threads = 0,
+                  const std::string &cache = "") {
     surrogate_options options = {};
     options.struct_size = sizeof options;
     options.plugin = plugin.empty() ? nullptr : plugin.c_str();
     options.platform = platform.empty() ? nullptr : platform.c_str();
     options.device = device;
     options.lazy = lazy;
+    options.backend = backend.empty() ? nullptr : backend.c_str();
+    options.threads = threads;
+    options.cache = cache.empty() ? nullptr : cache.c_str();
     check(surrogate_open(SURROGATE_ABI_VERSION, directory.c_str(), &options, &handle_));
   }
   ~bundle() { surrogate_close(handle_); }
