@@ -71,7 +71,7 @@ def fuzz_with_clang(work: Path, seconds: int, seed: int) -> int:
         words = work / "words"
         words.write_text("".join(f'"\\"{t}\\""\n' for t in TOKENS))
         done = subprocess.run(
-            [str(target), str(corpus), f"-max_total_time={seconds // 2}", f"-seed={seed}", f"-dict={words}", "-timeout=20",
+            [str(target), str(corpus), f"-max_total_time={seconds // 2}", f"-seed={seed}", f"-dict={words}", "-timeout=300",
              "-rss_limit_mb=2048", "-max_len=20000", f"-artifact_prefix={Path.cwd()}/", "-print_final_stats=1"],
             env={**os.environ, "BUNDLE": str(bundle)}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
