@@ -25,7 +25,7 @@ import surrogate as sg
 STEP = 2.0  # fs
 SMALL = (
     "model=descriptor", "model.zbl=true", "data.simulate.trajectories=8", "data.simulate.frames=12", "data.simulate.lattices=12",
-    "train.steps=300", "train.valid_every=300",
+    "train.steps=300", "train.valid_every=300", "evaluate.crystals=[]", "evaluate.dynamics=0",
 )  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def run_block(
         state, records = carry
         found = state.verlet.neighbors
         graph = Graph(
-            state.places.coarse, system.species, cell.coarse[None], periodic, found.senders, found.shifts,
+            state.places.coarse, system.species, (cell.coarse + cell.fine)[None], periodic, found.senders, found.shifts,
             found.reverse, found.mask, jnp.zeros(num, jnp.int32), jnp.ones(num, bool), jnp.ones(1, bool),
         )  # fmt: skip
         vectors = edge_vectors_of(state.places, cell, graph)

@@ -104,16 +104,20 @@ def show(directory: Path, summary: dict[str, Any], closing: str = "") -> None:
 
 def model_card(run: Any, summary: dict[str, Any]) -> str:
     """``MODEL_CARD.md``: what it is, on what it was trained, how good it is and where it is not."""
-    spec = run.domain.artefact()[0].get("spec", {})
-    variables = "\n".join(
-        f"- `{variable.key}` ({variable.units}), {variable.role}"
-        for variable in (Variable(**v) for v in spec.get("variables", ()))
-    )
+    meaning = run.domain.artefact()[0]
+    if "spec" in meaning:
+        found_in = (Variable(**v) for v in meaning["spec"].get("variables", ()))
+        variables = "\n".join(f"- `{variable.key}` ({variable.units}), {variable.role}" for variable in found_in)
+        what = f"; time step {meaning['spec'].get('time_step', 'none')}"
+    else:
+        variables = "\n".join(f"- `{key}` ({units})" for key, units in summary.get("units", {}).items())
+        species = meaning.get("species", ())
+        what = f" of {', '.join(species)}, cutoff {meaning['cutoff']:g} Å" if species else ""
     files = "\n".join(f"- {f.get('path')}, SHA-256 {f.get('sha256')}" for f in run.domain.provenance())
     found = verdict(summary)
     return f"""# {run.experiment.name}
 
-A {run.experiment.model_name} surrogate with {run.num_parameters:,} parameters; time step {spec.get("time_step", "none")}.
+A {run.experiment.model_name} surrogate with {run.num_parameters:,} parameters{what}.
 
 ## Scores
 {found.text}
