@@ -135,7 +135,7 @@ def refusals() -> Iterator[object]:
     common = {"shape": (3, 4), "history": 1, "features": (), "monthly": False, "land": False, "based": False}
     for changes, words in (
         ({"features": ("position",)}, "its features hold the position"),
-        ({"land": True}, "points without a value"),
+        ({"land": True, "shape": (4, 8)}, "points without a value"),
         ({"monthly": True}, "it subtracts each point's climatology"),
         ({"based": True}, "fitted for each point"),
         ({"settings": {"scope": "global", "hidden": 8, "layers": 0}}, r"mixes points: a change at row \d, column \d"),
