@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ _SETTINGS: dict[Role, str] = {
     "prognostic": "variables", "diagnostic": "diagnostics", "forcing": "forcings", "static": "statics",
 }  # fmt: skip
 _DYNAMIC: tuple[Role, ...] = ("prognostic", "diagnostic", "forcing")
+_TIMES = 16
 
 
 def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Source, tuple[str, ...]]:
@@ -79,21 +81,35 @@ def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Sour
         (*variables["prognostic"], *variables["diagnostic"], *variables["forcing"], *derived, *static_variables),
         trajectories[0].grid, step, trajectories[0].calendar, config.history if variables["prognostic"] else 1,
     )  # fmt: skip
-    files = [f for data in trajectories for f in provenance(data)] + static_files
+    with ThreadPoolExecutor(1) as beside:
+        # The hashes of the files are computed while the numbers are read.
+        described = beside.submit(lambda: [f for data in trajectories for f in provenance(data)])
+        fields = [] if too_large else _fields(config, trajectories, variables, series)
+        files = described.result() + static_files
     unique = list({f["path"]: f for f in files}.values())
     if too_large:
         lazy = LazySource(spec, trajectories, series, static, stride, unique, allow_missing=config.allow_missing)
         return lazy, roles
+    return MemorySource(spec, tuple(d.timeline for d in trajectories), fields, static, stride, unique), roles
+
+
+def _fields(
+    config: FieldsDataConfig,
+    trajectories: list[TrajectoryData],
+    variables: dict[Role, tuple[Variable, ...]],
+    series: list[np.ndarray],
+) -> list[dict[str, np.ndarray]]:
+    """Per trajectory, role → (T, H, W, C); ``series`` are forcings that hold everywhere, (T, F), and come last."""
     fields = []
     for data, values in zip(trajectories, series, strict=True):
         arrays: dict[str, np.ndarray] = {
             role: _load(data, variables[role], allow_missing=config.allow_missing) for role in _DYNAMIC
         }
-        if derived:
-            everywhere = np.broadcast_to(values[:, None, None, :], (len(values), *data.grid.shape, len(derived)))
+        if values.shape[-1]:
+            everywhere = np.broadcast_to(values[:, None, None, :], (len(values), *data.grid.shape, values.shape[-1]))
             arrays["forcing"] = np.concatenate([arrays["forcing"], everywhere], axis=-1)
         fields.append(arrays)
-    return MemorySource(spec, tuple(d.timeline for d in trajectories), fields, static, stride, unique), roles
+    return fields
 
 
 # -- entries -------------------------------------------------------------------------------------
@@ -193,7 +209,11 @@ def _load(data: TrajectoryData, variables: tuple[Variable, ...], *, allow_missin
             result[..., channels[0]] = load_variable(data, name, allow_missing=allow_missing)
         else:
             # One pass over the file: stored chunks often hold all the levels.
-            result[..., channels] = np.moveaxis(load_levels(data, name, allow_missing=allow_missing), 1, -1)
+            levels = load_levels(data, name, allow_missing=allow_missing)
+            # A few times at once, which stay in the cache while channel after channel is put between the others.
+            for start in range(0, len(levels), _TIMES):
+                for number, channel in enumerate(channels):
+                    result[start : start + _TIMES, ..., channel] = levels[start : start + _TIMES, number]
     return result
 
 

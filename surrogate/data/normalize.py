@@ -19,6 +19,7 @@ from surrogate.data.splits import Splits
 from surrogate.data.step_base import StepBase, fit_step_base
 
 BLOCK = 64  # times read at once: bounds the memory of a pass over a large store
+_CACHED = 2**17  # float64 values worked on at once, a megabyte: every pass after the first finds them in the cache
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,26 @@ class _Moments:
 
     def add(self, values: np.ndarray, weights: np.ndarray) -> None:
         """``values`` (N, H, W, C) with NaN where missing; ``weights`` (H, W)."""
+        channels, area = values.shape[-1], weights.reshape(-1).astype(np.float64)
+        length = max(1, _CACHED // max(1, area.size * channels))
+        for start in range(0, len(values), length):
+            self._add(values[start : start + length].reshape(-1, area.size, channels), area)
+
+    def _add(self, values: np.ndarray, area: np.ndarray) -> None:
+        """``values`` (N, S, C), few enough to stay in the processor's cache; ``area`` (S,)."""
+        filled = values.astype(np.float64)
+        total = np.full(values.shape[-1], len(values) * area.sum())
         present = np.isfinite(values)
-        w = present * weights[:, :, None]
-        total = w.sum((0, 1, 2))
-        safe = np.where(total > 0, total, 1)
-        filled = np.where(present, values, 0).astype(np.float64)
-        mean = (filled * w).sum((0, 1, 2)) / safe
-        square = (((filled - mean) ** 2) * w).sum((0, 1, 2))
+        whole = bool(present.all())
+        if not whole:
+            filled[~present] = 0
+            total = (area @ present.astype(np.float64)).sum(0)
+        mean = (area @ filled).sum(0) / np.where(total > 0, total, 1)
+        filled -= mean
+        filled *= filled
+        if not whole:
+            filled[~present] = 0
+        square = (area @ filled).sum(0)
         merged = self.weight + total
         safe = np.where(merged > 0, merged, 1)
         delta = mean - self.mean
@@ -224,9 +238,9 @@ _MONTHS = ("January", "February", "March", "April", "May", "June", "July",
 def _refuse_infinite(
     source: Source, number: int, block: np.ndarray, values: np.ndarray, variables: tuple[Variable, ...]
 ) -> None:
-    bad = np.argwhere(np.isinf(values))
-    if len(bad):
-        time, row, column, channel = bad[0]
+    infinite = np.isinf(values)
+    if infinite.any():
+        time, row, column, channel = np.argwhere(infinite)[0]
         line, grid = source.timelines[number], source.spec.grid
         index = block[time]
         file = line.files[line.source[index]] if line.files else line.name

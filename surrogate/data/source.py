@@ -93,7 +93,14 @@ class MemorySource:
         self._fields, self._files = fields, files or []
 
     def read(self, trajectory: int, indices: np.ndarray) -> dict[str, np.ndarray]:
-        return {role: self._fields[trajectory][role][indices] for role in DYNAMIC_ROLES}
+        """As the protocol says; neighbouring times are not copied and then cannot be written to."""
+        fields = self._fields[trajectory]
+        if len(indices) and indices[0] >= 0 and (np.diff(indices) == 1).all():
+            parts = {role: fields[role][indices[0] : indices[-1] + 1] for role in DYNAMIC_ROLES}
+            for part in parts.values():
+                part.flags.writeable = False
+            return parts
+        return {role: fields[role][indices] for role in DYNAMIC_ROLES}
 
     def provenance(self) -> list[dict[str, Any]]:
         return self._files

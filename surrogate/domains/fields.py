@@ -295,7 +295,11 @@ class Fields(Domain):
         prognostic, steps = self.frame.num_prognostic, batch["target"].shape[1]
         relative = {"relative_l2": relative_l2, "relative_h1": relative_h1}.get(self.experiment.train.loss.kind)
 
-        def step(state: jax.Array, inputs: PyTree) -> tuple[jax.Array, jax.Array]:
+        graphdef, params = nnx.split(model)
+
+        @jax.jit  # traced once however many steps there are; the compiler inlines it
+        def step(params: PyTree, state: jax.Array, inputs: PyTree) -> tuple[jax.Array, jax.Array]:
+            model = nnx.merge(graphdef, params)
             state, outputs = field_step(model, constants, state, inputs["forcing"], prognostic)
             target, scale = inputs["target"], inputs["scale"]
             if relative is not None:
@@ -312,7 +316,7 @@ class Fields(Domain):
         # Written out, not scanned: XLA's convolutions inside a loop are several times slower on CPUs.
         state, total = batch["state"], jnp.float32(0)
         for k in range(steps):
-            state, error = step(state, jax.tree.map(lambda x, k=k: x[k], inputs))
+            state, error = step(params, state, jax.tree.map(lambda x, k=k: x[k], inputs))
             total += error
         return total / steps, {}
 

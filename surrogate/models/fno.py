@@ -9,7 +9,6 @@ untrained, so keep ``modes`` within the coarsest grid that is trained on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 import math
 from typing import Any, ClassVar, Literal, get_args
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from surrogate.core.types import Array, UserError
+from surrogate.models.activations import ACTIVATIONS
 from surrogate.models.base import FieldGeometry, join_inputs
 from surrogate.models.fourier import convolution_flops, fourier_matrices, num_modes, spectral_convolution
 
@@ -26,19 +26,6 @@ Skip = Literal["linear", "gate", "identity"]
 Norm = Literal["none", "instance", "layer"]
 DType = Literal["float32", "bfloat16"]
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    """x Φ(x), the exact GELU; by erf, because the usual erfc form does not vectorise on CPUs."""
-    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
-
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": gelu,
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "silu": jax.nn.silu,
-    "relu": jax.nn.relu,
-}
 
 
 def normalize(x: jax.Array, kind: str) -> jax.Array:
@@ -54,6 +41,15 @@ def normalize(x: jax.Array, kind: str) -> jax.Array:
 def logical_axes(*names: str | None) -> dict[str, Any]:
     """Metadata of a parameter with these logical axes; Flax may shard it at once only where there is a mesh."""
     return {"out_sharding": names, "eager_sharding": not jax.sharding.get_abstract_mesh().empty}
+
+
+def over_channels(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """``x @ matrix`` with (..., C) and (C, D), as a product of two matrices.
+
+    With more dimensions XLA transposes copies of the gradient to find that of ``matrix``, which takes two or three
+    times as long on CPUs.
+    """
+    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
 
 
 def unstack(stacked: jax.Array) -> list[jax.Array]:
@@ -205,8 +201,8 @@ class FNO(nnx.Module):
         def cast(param: nnx.Param) -> jax.Array:
             return param[...].astype(dtype)
 
-        x = act(x @ cast(self.lift_in) + cast(self.lift_in_bias))
-        x = x @ cast(self.lift_out) + cast(self.lift_out_bias)
+        x = act(over_channels(x, cast(self.lift_in)) + cast(self.lift_in_bias))
+        x = over_channels(x, cast(self.lift_out)) + cast(self.lift_out_bias)
 
         names = ("spectral", "spectral_bias", "skip", "mlp_in", "mlp_in_bias", "mlp_out", "mlp_out_bias", "mlp_skip")
         weights = {name: cast(getattr(self, name)) for name in names if hasattr(self, name)}
@@ -221,8 +217,8 @@ class FNO(nnx.Module):
                 x = layer(x, {name: parts[i] for name, parts in slices.items()})
         x = last(x, {name: parts[-1] for name, parts in slices.items()})
 
-        x = act(x @ cast(self.project_in) + cast(self.project_in_bias))
-        x = x @ cast(self.project_out) + cast(self.project_out_bias)
+        x = act(over_channels(x, cast(self.project_in)) + cast(self.project_in_bias))
+        x = over_channels(x, cast(self.project_out)) + cast(self.project_out_bias)
         return jnp.transpose(x, (2, 1, 0, 3)).astype(jnp.float32)
 
     def _layer(self, x: jax.Array, w: dict[str, jax.Array]) -> jax.Array:
@@ -231,7 +227,8 @@ class FNO(nnx.Module):
         y = act(y)
         if "mlp_in" not in w:
             return y
-        y = act(y @ w["mlp_in"] + w["mlp_in_bias"]) @ w["mlp_out"] + w["mlp_out_bias"] + _skip(x, w.get("mlp_skip"))
+        y = act(over_channels(y, w["mlp_in"]) + w["mlp_in_bias"])
+        y = over_channels(y, w["mlp_out"]) + w["mlp_out_bias"] + _skip(x, w.get("mlp_skip"))
         return act(normalize(y, norm))
 
     def _last_layer(self, x: jax.Array, w: dict[str, jax.Array]) -> jax.Array:
@@ -243,13 +240,18 @@ class FNO(nnx.Module):
             modes, channels, parts = w["spectral"].shape  # parts: channels, once or for real and imaginary
             spectral = w["spectral"].reshape(modes, channels, parts // channels, channels) @ w["mlp_in"]
             bias = w["spectral_bias"] @ w["mlp_in"] + w["mlp_in_bias"]
-            y = self._convolve(x, spectral.reshape(modes, channels, -1)) + x @ (w["skip"] @ w["mlp_in"]) + bias
+            y = (
+                self._convolve(x, spectral.reshape(modes, channels, -1))
+                + over_channels(x, w["skip"] @ w["mlp_in"])
+                + bias
+            )
         else:
             y = normalize(self._convolve(x, w["spectral"]) + w["spectral_bias"], norm) + _skip(x, w.get("skip"))
             if "mlp_in" not in w:
                 return y
-            y = y @ w["mlp_in"] + w["mlp_in_bias"]
-        return normalize(act(y) @ w["mlp_out"] + w["mlp_out_bias"] + _skip(x, w.get("mlp_skip")), norm)
+            y = over_channels(y, w["mlp_in"]) + w["mlp_in_bias"]
+        y = over_channels(act(y), w["mlp_out"]) + w["mlp_out_bias"] + _skip(x, w.get("mlp_skip"))
+        return normalize(y, norm)
 
     # What follows is all that differs between the plane and the sphere.
 
@@ -290,4 +292,4 @@ def _skip(x: jax.Array, weight: jax.Array | None) -> jax.Array:
     """Identity, a factor per channel, or a matrix, by what weight there is."""
     if weight is None:
         return x
-    return x * weight if weight.ndim == 1 else x @ weight
+    return x * weight if weight.ndim == 1 else over_channels(x, weight)

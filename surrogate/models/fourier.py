@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from surrogate.models.constant_matrix import multiply
+
 
 @dataclass(frozen=True)
 class FourierMatrices:
@@ -91,22 +93,19 @@ def fourier_matrices(
 def forward(x: jax.Array, matrices: FourierMatrices) -> jax.Array:
     """(W, H, B·C) real field → (K·R, 2, B·C) coefficients, real and imaginary."""
     width, height, rest = x.shape
-    columns, rows = (jnp.asarray(m, x.dtype) for m in (matrices.columns, matrices.rows))
-    num_columns = len(columns) // 2
-    z = (columns @ x.reshape(width, height * rest)).reshape(num_columns, 2 * height, rest)
+    num_columns = len(matrices.columns) // 2
+    z = multiply(matrices.columns, x.reshape(width, height * rest)).reshape(num_columns, 2 * height, rest)
     # One product per column mode rather than one contraction over all: the result is already in order.
-    z = jnp.matmul(jnp.broadcast_to(rows, (num_columns, *rows.shape)), z)
-    return z.reshape(num_columns * len(rows) // 2, 2, rest)
+    return multiply(matrices.rows, z).reshape(num_columns * len(matrices.rows) // 2, 2, rest)
 
 
 def inverse(z: jax.Array, matrices: FourierMatrices) -> jax.Array:
     """(K·R, 2, B·C) coefficients → (W, H, B·C) real field."""
     rest = z.shape[-1]
-    rows, columns = (jnp.asarray(m, z.dtype) for m in (matrices.inverse_rows, matrices.inverse_columns))
+    rows, columns = matrices.inverse_rows, matrices.inverse_columns
     num_columns, height = columns.shape[1] // 2, len(rows) // 2
-    z = z.reshape(num_columns, rows.shape[1], rest)
-    z = jnp.matmul(jnp.broadcast_to(rows, (num_columns, *rows.shape)), z)
-    return (columns @ z.reshape(2 * num_columns, height * rest)).reshape(-1, height, rest)
+    z = multiply(rows, z.reshape(num_columns, rows.shape[1], rest))
+    return multiply(columns, z.reshape(2 * num_columns, height * rest)).reshape(-1, height, rest)
 
 
 def spectral_convolution(x: jax.Array, weight: jax.Array, matrices: FourierMatrices) -> jax.Array:

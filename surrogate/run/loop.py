@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 import logging
 import os
@@ -162,19 +163,28 @@ class _Run:
     def _save(self, checkpoints: Checkpoints, step: int, state: dict[str, Any]) -> None:
         checkpoints.save(step, state, {"seconds": time.monotonic() - self.began})
 
-    def _compile(self, state: dict[str, Any], start: int) -> dict[Any, Any]:
-        """The executables of all stages to come, before the loop: a signal then never meets a compiler."""
+    def _compile(self, state: dict[str, Any], start: int) -> dict[Any, Future[Any]]:
+        """The executables that are still to come: the first stage's now, the others beside its steps."""
+        programs: dict[Any, Future[Any]] = {}
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)  # the loop gives its arrays away
         first: dict[Any, int] = {}
         for s in range(start, self.config.steps):
             first.setdefault(self.domain.program(self.domain.stage(s)), s)
-        programs = {}
-        for program, s in first.items():
-            stage = self.domain.stage(s)
+
+        def build(at: int) -> Any:
+            stage = self.domain.stage(at)
             step = make_train_step(self.domain, self.graphdef, self.optimizer, self.config, stage)
-            batch = self._host_batch(s, stage)
-            programs[program] = jax.jit(step, donate_argnums=0).lower(state, self.constants, batch).compile()
-            if self.stop.requested:
-                break
+            batch = self._host_batch(at, stage)
+            return jax.jit(step, donate_argnums=0).lower(shapes, self.constants, batch).compile()
+
+        beside = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        for program, at in first.items():
+            if programs:
+                programs[program] = beside.submit(build, at)
+            else:
+                programs[program] = Future()
+                programs[program].set_result(build(at))
+        beside.shutdown(wait=False)
         return programs
 
     def _host_batch(self, step: int, stage: Any) -> PyTree:
@@ -205,8 +215,14 @@ class _Run:
         try:
             with bar, jax.transfer_guard("disallow"):
                 for step, batch in reader:
-                    program = self.domain.program(self.domain.stage(step))
-                    state, scalars = programs[program](state, self.constants, batch)
+                    needed = self.domain.program(self.domain.stage(step))
+                    ready = programs[needed].done()
+                    program = self._when_compiled(programs, needed)
+                    if program is None:
+                        break
+                    if not ready:
+                        mark, waited, counted = time.perf_counter(), reader.waited, 0
+                    state, scalars = program(state, self.constants, batch)
                     # At most two steps in flight: the device never starves, and memory stays bounded.
                     in_flight.append(scalars["loss"])
                     if len(in_flight) > 2:
@@ -231,11 +247,23 @@ class _Run:
                     self._log(pending, schedule)
         finally:
             reader.close()
+            for program in programs.values():
+                program.cancel()
         done = int(state["step"])
         if done > last_saved:
             self._save(checkpoints, done, state)
             checkpoints.wait()
         return state
+
+    def _when_compiled(self, programs: dict[Any, Future[Any]], needed: Any) -> Any:
+        """The executable ``needed`` as soon as it is there; None when the run is to stop before that."""
+        for program in programs.values():
+            if program.done():
+                program.result()  # a stage that cannot be compiled ends the run now and not when its time comes
+        while not wait([programs[needed]], timeout=0.2).done:
+            if self.stop.requested:
+                return None
+        return programs[needed].result()
 
     def _log(self, pending: tuple[int, dict[str, jax.Array], float, float, int], schedule: Any) -> None:
         """Write the line of an earlier step, whose values have long been computed."""

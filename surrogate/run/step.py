@@ -90,7 +90,7 @@ def make_train_step(
         params = optax.apply_updates(state["params"], updates)
 
         def keep(new: PyTree, old: PyTree) -> PyTree:
-            return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+            return jax.tree.map(lambda n, o: jax.lax.select_n(good, o, n), new, old)
 
         new = dict(state)
         new["params"] = keep(params, state["params"])
