@@ -23,6 +23,7 @@ from surrogate.data.settings import FieldsDataConfig
 from surrogate.data.source import Source
 from surrogate.data.splits import Splits, make_splits
 from surrogate.domains.base import Domain, Evaluation
+from surrogate.domains.fields_inputs import input_statistics
 from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.domains.forecast import field_step
 from surrogate.domains.frame import FieldFrame
@@ -45,6 +46,7 @@ class Fields(Domain):
         super().__init__(experiment)
         self.data: FieldsDataConfig = experiment.data
         self._samples: dict[tuple[str, int], np.ndarray] = {}
+        self._inputs: dict[str, np.ndarray] | None = None
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -337,7 +339,11 @@ class Fields(Domain):
             "leads": list(self.leads),
             "normalisation": describe(self.normalizer),
         }
-        return meaning, self.normalizer.arrays() | {"static": self.source.static.astype(np.float32)}
+        arrays = self.normalizer.arrays() | {"static": self.source.static.astype(np.float32)}
+        if self._inputs is None:  # read once, however often the artefact is asked for
+            samples = self.samples("train", int(self.stage(0)))  # type: ignore[call-overload]
+            self._inputs = input_statistics(self.source, self.frame, samples)
+        return meaning, arrays | self._inputs
 
     def golden(self, graphdef: Any, params: PyTree) -> dict[str, np.ndarray]:
         """Two training samples as the network sees them, and its raw outputs."""

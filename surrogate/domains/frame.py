@@ -45,6 +45,18 @@ class FieldFrame:
     def num_forcing(self) -> int:
         return len(self.spec.role("forcing")) + num_time_features(self.features)
 
+    def bound_to_places(self) -> str:
+        """What makes equal inputs at two grid points give unequal outputs, as half a sentence; '' where nothing does."""
+        if "position" in self.features:
+            return "its features hold the position; train with data.features=[] or [season,diurnal]"
+        if not self.normalizer.mask.all():
+            return "points without a value (land) are an input of the model"
+        if self.normalizer.climatology is not None:
+            return "it subtracts each point's climatology; train with data.anomaly=none"
+        if self.normalizer.base is not None:
+            return "its increments are added to a forecast fitted for each point; train with data.base=persistence"
+        return ""
+
     def geometry(self) -> FieldGeometry:
         return FieldGeometry(
             grid=self.spec.grid,

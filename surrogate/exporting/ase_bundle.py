@@ -7,18 +7,24 @@ atoms.calc = BundleCalculator("alloy.sg")
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from ase.calculators.calculator import Calculator, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
 import numpy as np
 
 from surrogate.core.types import UserError
+from surrogate.data.atoms_ase import needs_ase
 from surrogate.exporting.atoms_caller import AtomsBundle
 from surrogate.exporting.caller import open_bundle
 
+try:
+    from ase.calculators.calculator import Calculator as AseCalculator
+    from ase.calculators.calculator import all_changes
+    from ase.stress import full_3x3_to_voigt_6_stress
+except ImportError as error:
+    raise needs_ase("a calculator of ASE", error) from None
 
-class BundleCalculator(Calculator):
+
+class BundleCalculator(AseCalculator):
     """Energies (eV, with reference energies), forces (eV/Å) and stress (eV/Å³, tension positive, Voigt order of ASE).
 
     Args:
@@ -28,7 +34,7 @@ class BundleCalculator(Calculator):
         UserError: for a Bundle of something else; on calculation as :meth:`AtomsBundle.__call__`.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties: list[str] = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012  as ASE has it
 
     def __init__(self, bundle: AtomsBundle | str | Path, **settings: Any) -> None:
         super().__init__(**settings)

@@ -87,7 +87,7 @@ def atoms_functions(
         samples = [fill(edges, species, Capacity(atoms, neighbors, 1), counted) for edges, species, counted in systems]
         golden = {name: np.stack([s[name] for s in samples]) for name in INPUTS}
         functions.append(Function(
-            name, _inputs(atoms, neighbors), _outputs(atoms), given, apply, golden, single=True,
+            name, _inputs(atoms, neighbors), _outputs(atoms), given, apply, golden, single=True, kind="atoms",
         ))  # fmt: skip
     record = {
         "name": NAME, "rungs": rungs, "cutoff": geometry.cutoff, "layers": num_layers(_energies(graphdef, params, members), geometry),

@@ -29,7 +29,7 @@ class Edges:
         return int(self.found.counts(self.num_atoms).max(initial=0))
 
 
-def edges_of(positions: Array, cell: Array, pbc: Array, cutoff: float) -> Edges:
+def edges_of(positions: Array, cell: Array, pbc: Array | bool, cutoff: float) -> Edges:
     """Neighbors of one configuration; arguments and errors of :func:`~surrogate.models.neighbors.neighbor_list`."""
     positions = np.asarray(positions, np.float64).reshape(-1, 3)
     pbc = np.broadcast_to(np.asarray(pbc, bool), (3,))

@@ -14,6 +14,7 @@ import numpy as np
 from surrogate.core.types import Array, UserError
 from surrogate.exporting.files import FORMAT, KIND, unpack
 from surrogate.exporting.function import compare
+from surrogate.exporting.guard import GuardReport, guard
 from surrogate.run.artefact import read_artefact
 
 
@@ -57,33 +58,32 @@ class Bundle:
             UserError: for inputs that are missing, unknown or of another shape.
         """
         entry = self._entry(function)
-        names = [a["name"] for a in entry["inputs"]]
-        if extra := sorted(set(inputs) - set(names)):
-            raise UserError(f"{entry['name']} has no input {extra[0]!r}; it takes {', '.join(names)}")
-        arrays, samples = [], None
-        for argument in entry["inputs"]:
-            name = argument["name"]
-            if name not in inputs:
-                raise UserError(f"{entry['name']} needs the input {name!r}, {argument['description']}")
-            value, expected = inputs[name], tuple(argument["shape"])
-            shape = np.shape(value)
-            if shape[1:] != expected or not shape or (samples is not None and shape[0] != samples):
-                first = "samples" if samples is None else samples
-                dims = ", ".join(map(str, (first, *expected)))
-                raise UserError(f"input {name!r} has shape {shape}, expected ({dims}): {_dims(argument)}")
-            samples = shape[0]
-            dtype = np.result_type(value)
-            if not np.can_cast(dtype, argument["dtype"], "same_kind"):
-                raise UserError(f"input {name!r} is {dtype}, expected {argument['dtype']}")
-            arrays.append(jnp.asarray(value, argument["dtype"]))
+        arrays = self._checked(entry, inputs)
         parameters = tuple(self._parameters[p] for p in entry["parameters"])
-        program, size = self._program(entry), 1 if entry.get("single") else max(samples or 0, 1)
-        if size >= (samples or 0):
-            outputs = program(parameters, tuple(arrays))
+        given = tuple(arrays.values())
+        samples, program = len(given[0]), self._program(entry)
+        if not entry.get("single") or samples <= 1:
+            outputs = program(parameters, given)
         else:
-            pieces = [program(parameters, tuple(x[i : i + size] for x in arrays)) for i in range(samples or 0)]
+            pieces = [program(parameters, tuple(x[i : i + 1] for x in given)) for i in range(samples)]
             outputs = [jnp.concatenate(values) for values in zip(*pieces, strict=True)]
         return {a["name"]: value for a, value in zip(entry["outputs"], outputs, strict=True)}
+
+    def guard(self, inputs: Mapping[str, Array], function: str = "") -> GuardReport:
+        """Which samples lie outside what the surrogate was trained on; the function is not run.
+
+        Returns:
+            ``flags`` (N,): 0 inside, else the sum of 1 (an input outside its range) and 2 (an unlikely combination of
+            inputs); and ``distance`` (N,), 1 for a typical sample, which ``threshold`` of the manifest bounds.
+
+        Raises:
+            UserError: for a Bundle without a guard, and as in calling.
+        """
+        entry = self._entry(function)
+        if not entry.get("guard"):
+            raise UserError(f"{self.directory}: {entry['name']} has no guard")
+        arrays = {name: np.asarray(value) for name, value in self._checked(entry, inputs).items()}
+        return guard(entry["guard"], unpack(self._files["guard.bin"], self.manifest["guard"], "guard.bin"), arrays)
 
     def check(self) -> None:
         """Compare every function with its golden samples on this machine.
@@ -114,6 +114,30 @@ class Bundle:
         if name not in self._entries:
             raise UserError(f"{self.directory} has no function {name!r}; there are {', '.join(self.functions)}")
         return self._entries[name]
+
+    def _checked(self, entry: dict[str, Any], inputs: Mapping[str, Array]) -> dict[str, jax.Array]:
+        """The inputs in the manifest's order and types; see :meth:`__call__`."""
+        names = [a["name"] for a in entry["inputs"]]
+        if extra := sorted(set(inputs) - set(names)):
+            raise UserError(f"{entry['name']} has no input {extra[0]!r}; it takes {', '.join(names)}")
+        arrays: dict[str, jax.Array] = {}
+        samples = None
+        for argument in entry["inputs"]:
+            name = argument["name"]
+            if name not in inputs:
+                raise UserError(f"{entry['name']} needs the input {name!r}, {argument['description']}")
+            value, expected = inputs[name], tuple(argument["shape"])
+            shape = np.shape(value)
+            if shape[1:] != expected or not shape or (samples is not None and shape[0] != samples):
+                first = "samples" if samples is None else samples
+                dims = ", ".join(map(str, (first, *expected)))
+                raise UserError(f"input {name!r} has shape {shape}, expected ({dims}): {_dims(argument)}")
+            samples = shape[0]
+            dtype = np.result_type(value)
+            if not np.can_cast(dtype, argument["dtype"], "same_kind"):
+                raise UserError(f"input {name!r} is {dtype}, expected {argument['dtype']}")
+            arrays[name] = jnp.asarray(value, argument["dtype"])
+        return arrays
 
     def _program(self, entry: dict[str, Any]) -> Any:
         name = entry["name"]

@@ -12,7 +12,7 @@ from surrogate.exporting.function import Argument, Function
 BUILD = """! Build in a copy (cp -r NAME.sg build; cd build): an open Bundle refuses files that its manifest does not name.
 !
 !   cc -std=c11 -O2 -fPIC -fvisibility=hidden -shared -o libsurrogate.so \\
-!      surrogate.c sg_atoms.c sg_bundle.c sg_json.c sg_neighbors.c sg_pjrt.c sg_plugin.c sg_sha256.c -ldl -lpthread
+!      surrogate.c sg_*.c -ldl -lpthread
 !   gfortran -o example {modules} example.f90 -L. -lsurrogate -Wl,-rpath,.
 !   SURROGATE_PLUGIN=/path/to/plugin.so ./example ../NAME.sg
 !"""
@@ -93,12 +93,12 @@ def fortran_example(function: Function, bundle: str) -> str:
 def _feed(given: Argument, into: str, output: Argument, name: str, steps: int) -> list[str]:
     """The newest prediction becomes the present state; older states move on."""
     rank = len(output.shape) - (1 if steps > 1 else 0)
-    colons = ", ".join([":"] * rank)
-    newest = f"{name}({colons}, {steps})" if steps > 1 else name
+    colons = ":, " * rank
+    newest = f"{name}({colons}{steps})" if steps > 1 else name
     if "history" not in given.dims:
         return [f"    {into} = {newest}"]
     history = given.shape[0]
     return [
-        f"    {into}({colons}, :{history - 1}) = {into}({colons}, 2:)",
-        f"    {into}({colons}, {history}) = {newest}",
+        f"    {into}({colons}:{history - 1}) = {into}({colons}2:)",
+        f"    {into}({colons}{history}) = {newest}",
     ]

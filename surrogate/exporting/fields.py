@@ -41,7 +41,7 @@ def field_functions(surrogate: FieldSurrogate, golden: dict[str, np.ndarray], st
         raise UserError("steps= is for surrogates that advance a state; this one maps forcings to outputs")
     if not steps or min(steps) < 1 or len(set(steps)) != len(steps):
         raise UserError(f"steps={list(steps)} must be different whole numbers from 1")
-    return [_Fields(surrogate, k).function(golden) for k in sorted(steps)]
+    return [Fields(surrogate, k).function(golden) for k in sorted(steps)]
 
 
 def groups(variables: Sequence[Variable]) -> list[tuple[str, list[int]]]:
@@ -64,7 +64,7 @@ def groups(variables: Sequence[Variable]) -> list[tuple[str, list[int]]]:
     return result
 
 
-class _Fields:
+class Fields:
     def __init__(self, surrogate: FieldSurrogate, steps: int) -> None:
         self.frame, self.steps = surrogate.frame, steps
         self.spec: Spec = surrogate.spec
@@ -88,7 +88,7 @@ class _Fields:
 
     # -- arguments -------------------------------------------------------------------------------
 
-    def _arguments(
+    def arguments(
         self, variables: Sequence[Variable], lead: tuple[tuple[str, int], ...], meaning: str
     ) -> list[Argument]:
         rows, columns = horizontal_dims(self.spec.grid.kind, [v.name for v in self.spec.variables])
@@ -117,9 +117,9 @@ class _Fields:
         past = (("history", self.history),) if self.history > 1 else ()
         before = f"the last {self.history} states, oldest first" if past else "the present state"
         after = f"the next {self.steps} times, in order" if ahead else "the time predicted"
-        state = self._arguments(self.spec.role("prognostic"), past, before)
-        forcing = self._arguments(self.spec.role("forcing"), ahead, f"at {after}")
-        outputs = self._arguments(self.spec.outputs, ahead, f"at {after}")
+        state = self.arguments(self.spec.role("prognostic"), past, before)
+        forcing = self.arguments(self.spec.role("forcing"), ahead, f"at {after}")
+        outputs = self.arguments(self.spec.outputs, ahead, f"at {after}")
         date = [Argument(
             DATE, "time", "1", ("date_field",), (6,), "int32",
             f"year, month, day, hour, minute, second of the {'present state' if state else 'sample'} "
@@ -131,16 +131,23 @@ class _Fields:
         return Function(
             name="step" if self.steps == 1 else f"steps{self.steps}",
             inputs=tuple(inputs), outputs=tuple(outputs), parameters=self.parameters, apply=self.apply,
-            golden=self._golden(golden, state, forcing), steps=self.steps,
+            golden=self.golden(golden, state, forcing), steps=self.steps,
         )  # fmt: skip
 
     # -- computation -----------------------------------------------------------------------------
 
     def apply(self, parameters: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[jax.Array, ...]:
         """Physical fields (B, [history,] [level,] H, W) and dates (B, 6) → physical fields at the new times."""
+        return self.compute(self.tree(parameters), inputs)
+
+    def tree(self, parameters: tuple[Array, ...]) -> PyTree:
+        """The parameters of a program as ``model``, ``constants`` and ``normalizer``."""
         given = dict(zip(self.parameters, parameters, strict=True))
         leaves = [given.get(name, jnp.zeros(leaf.shape, leaf.dtype)) for name, leaf in self.leaves.items()]
-        tree = jax.tree_util.tree_unflatten(self.structure, leaves)
+        return jax.tree_util.tree_unflatten(self.structure, leaves)
+
+    def compute(self, tree: PyTree, inputs: tuple[Array, ...]) -> tuple[jax.Array, ...]:
+        """As :meth:`apply`."""
         constants, scales = tree["constants"], tree["normalizer"]
         prognostic, forcing = self.spec.role("prognostic"), self.spec.role("forcing")
         number = len(groups(prognostic))
@@ -149,7 +156,7 @@ class _Fields:
         model = nnx.merge(self.graphdef, tree["model"])
         mask = constants["mask"] > 0
         state = self._state(inputs[:number], batch, date, scales, mask)
-        drive = _channels(inputs[number : number + len(groups(forcing))], forcing, int(self.steps > 1))
+        drive = channels_of(inputs[number : number + len(groups(forcing))], forcing, int(self.steps > 1))
         results = []
         for k in range(self.steps):
             now = drive if self.steps == 1 or drive is None else drive[:, k]
@@ -160,7 +167,7 @@ class _Fields:
         if date is not None and self.calendar is not None:
             possible = self.calendar.valid(date).reshape(-1, *(1,) * (values.ndim - 1))
             values = jnp.where(possible, values, jnp.float32(np.nan))
-        return _split(values, self.spec.outputs)
+        return split_channels(values, self.spec.outputs)
 
     def _offset(self, role: str, date: Array | None, steps: int, scales: PyTree) -> jax.Array:
         """What is subtracted from a field ``steps`` from now: broadcasts against (B, H, W, C)."""
@@ -179,7 +186,7 @@ class _Fields:
         """Normalised (B, H, W, history × P), oldest first. Points without a value may hold anything; others keep NaN."""
         count = self.frame.num_prognostic
         shape = self.spec.grid.shape
-        values = _channels(arrays, self.spec.role("prognostic"), int(self.history > 1))
+        values = channels_of(arrays, self.spec.role("prognostic"), int(self.history > 1))
         if values is None:
             return jnp.zeros((batch, *shape, 0), jnp.float32)
         values = values if self.history > 1 else values[:, None]
@@ -217,7 +224,7 @@ class _Fields:
 
     # -- golden samples --------------------------------------------------------------------------
 
-    def _golden(
+    def golden(
         self, golden: dict[str, np.ndarray], state: list[Argument], forcing: list[Argument]
     ) -> dict[str, np.ndarray]:
         """The surrogate's own golden samples, in physical units and with dates: what a caller would hand over."""
@@ -235,20 +242,22 @@ class _Fields:
                     months = np.asarray(self.calendar.month(when))
                 past.append(normalizer.denormalize("prognostic", normal[..., h, :], months))
             values = np.stack(past, axis=1) if self.history > 1 else past[0]
-            result |= dict(zip([a.name for a in state], _split(values, self.spec.role("prognostic")), strict=True))
+            result |= dict(
+                zip([a.name for a in state], split_channels(values, self.spec.role("prognostic")), strict=True)
+            )
         if forcing:
             variables = self.spec.role("forcing")
             normal = golden["forcing"][..., : len(variables)]
             values = (normal * normalizer.scale["forcing"] + normalizer.center["forcing"]).astype(np.float32)
             if self.steps > 1:
                 values = np.repeat(values[:, None], self.steps, axis=1)
-            result |= dict(zip([a.name for a in forcing], _split(values, variables), strict=True))
+            result |= dict(zip([a.name for a in forcing], split_channels(values, variables), strict=True))
         if self.dated:
             result[DATE] = dates
         return {name: np.ascontiguousarray(value) for name, value in result.items()}
 
 
-def _channels(arrays: Sequence[Array], variables: Sequence[Variable], lead: int) -> jax.Array | None:
+def channels_of(arrays: Sequence[Array], variables: Sequence[Variable], lead: int) -> jax.Array | None:
     """Arguments (B, [lead,] [level,] H, W) → (B, [lead,] H, W, C) in the order of the spec; None without variables."""
     if not variables:
         return None
@@ -265,7 +274,7 @@ def _channels(arrays: Sequence[Array], variables: Sequence[Variable], lead: int)
     return joined[..., np.argsort(order)]
 
 
-def _split(values: Any, variables: Sequence[Variable]) -> tuple[Any, ...]:
+def split_channels(values: Any, variables: Sequence[Variable]) -> tuple[Any, ...]:
     """(B, [lead,] H, W, C) → arguments (B, [lead,] [level,] H, W)."""
     result = []
     for name, indices in groups(variables):

@@ -63,6 +63,7 @@ class Function:
         golden: input name → (N, *shape): samples on which every target is checked.
         steps: time steps in one call; errors are allowed to grow with it.
         single: takes one sample a call, in programs for Python as well.
+        kind: ``field`` (a sample is a whole map), ``point`` (a sample is one column, apart from all others) or ``atoms``.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Function:
     golden: dict[str, np.ndarray]
     steps: int = 1
     single: bool = False
+    kind: str = "field"
 
 
 def tolerances(output: Argument, values: np.ndarray, relative: float, steps: int) -> tuple[list[float], int]:

@@ -23,6 +23,10 @@ _PACKAGES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
+# ONNX Runtime, the plugin of the backend onnx.
+_RUNTIME = ("onnxruntime", "libonnxruntime.so.1")
+
+
 @dataclass(frozen=True)
 class Plugin:
     """A plugin on this machine; ``package`` and ``version`` are empty for one given by path."""
@@ -56,6 +60,31 @@ def installed(platform: str) -> list[Plugin]:
             if file.name == name and path.is_file():
                 found.append(Plugin(platform, path.resolve(), package, dist.version))
     return found
+
+
+def find_runtime(given: str = "") -> Plugin | None:
+    """ONNX Runtime: the library given by path, else ``$SURROGATE_ONNXRUNTIME``, else that of the installed wheel.
+
+    Raises:
+        UserError: for a path that is not a file.
+    """
+    given = given or os.environ.get("SURROGATE_ONNXRUNTIME", "")
+    package, prefix = _RUNTIME
+    found: Plugin | None = None
+    try:
+        dist = distribution(package)
+        for file in dist.files or ():
+            path = Path(str(dist.locate_file(file)))
+            if file.name.startswith(prefix) and path.is_file():
+                found = Plugin("cpu", path.resolve(), package, dist.version)
+    except PackageNotFoundError:
+        pass  # it may be given by path
+    if not given:
+        return found
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise UserError(f"ONNX Runtime, {given}, is not a file")
+    return found if found and found.path == path.resolve() else Plugin("cpu", path.resolve())
 
 
 def find_plugin(platform: str, given: str = "") -> Plugin:

@@ -20,15 +20,19 @@ from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.exporting import native, stablehlo
 from surrogate.exporting.atoms import atoms_functions, golden_structures
 from surrogate.exporting.atoms_example import atoms_example
+from surrogate.exporting.backends import Backends, faster
 from surrogate.exporting.caller import Bundle
 from surrogate.exporting.example import fortran_example
 from surrogate.exporting.fields import field_functions
 from surrogate.exporting.files import ABI, FORMAT, KIND, pack
 from surrogate.exporting.function import Function, tolerances
+from surrogate.exporting.guard_entry import NO_GUARD, check_options, guard_entry
 from surrogate.exporting.plugins import Plugin, find_plugin
+from surrogate.exporting.points import point_functions
 from surrogate.run.artefact import MANIFEST, read_artefact, unseal, write_artefact
 from surrogate.run.surrogate_files import decode_netcdf
 
+BATCHES = {"field": (1, 8, 64), "point": (1, 16, 256, 4096)}
 MISSING = (
     "A point that has no value in the training data (land for an ocean variable) is ignored in inputs, whatever it "
     "holds, and is NaN in outputs. A NaN at any other point, or a date that does not exist, makes the outputs NaN."
@@ -40,12 +44,17 @@ def export_bundle(
     out: str | Path,
     *,
     platforms: Sequence[str] = ("cpu",),
-    batches: Sequence[int] = (1, 8, 64),
+    kind: str = "field",
+    batches: Sequence[int] | None = None,
     steps: Sequence[int] = (1,),
     capacities: Sequence[tuple[int, int]] = (),
     plugins: Mapping[str, str] | None = None,
+    backends: Sequence[str] | None = None,
+    runtime: str = "",
     unverified: Sequence[str] = (),
     tolerance: float = 1e-6,
+    guard: float = 0.999,
+    guard_margin: float = 0.1,
     say: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write a Bundle of a trained surrogate, whole or not at all.
@@ -54,32 +63,49 @@ def export_bundle(
         surrogate: what ``surrogate.load`` gives, of gridded fields or of atoms.
         out: the directory, ``climate.sg``; an earlier Bundle there is replaced.
         platforms: of ``cpu``, ``cuda``, ``tpu``, ``rocm``.
-        batches: of fields: numbers of samples for which programs are made; callers may use any number.
-        steps: of fields: ``1`` is the function ``step``; k is ``steps<k>``, k time steps in one call.
+        kind: of fields: ``field``: a sample is a whole map; ``point``: a sample is one column, as a parameterisation is
+            called, for surrogates that act on every grid point apart.
+        batches: of fields: numbers of samples for which programs are made; callers may use any number. By default
+            1, 8, 64 for fields and 1, 16, 256, 4096 for points.
+        steps: of fields: ``1`` is the function ``step`` (or ``point``); k is ``steps<k>`` (``point_steps<k>``), k time
+            steps in one call.
         capacities: of atoms: (atoms, neighbors of one atom at most) for which programs are made; a system takes
             the first that holds it. See :func:`surrogate.exporting.atoms.default_capacities`.
         plugins: platform → path of the PJRT plugin that will serve it; an installed one by default.
+        backends: of ``pjrt`` and ``onnx``. By default PJRT, and ONNX for the cpu where the surrogate converts and
+            the extra ``onnx`` is installed; what is named must succeed.
+        runtime: path of libonnxruntime; that of the installed package by default.
         unverified: platforms that this machine cannot run, to be shipped as they are; the library still
             checks them against the golden samples when it opens the Bundle.
         tolerance: largest difference from ``jax.jit`` in float32, relative to the largest magnitude of an
             output (see :func:`surrogate.exporting.function.tolerances`).
+        guard: of fields: the share of the training samples that the guard lets pass by their distance (see
+            :mod:`surrogate.exporting.guard`). Potentials have no guard yet.
+        guard_margin: by how much of its length the range of an input in training is widened on either side.
         say: is told of progress.
 
     Raises:
         UserError: naming the target that cannot be lowered or compiled, or misses its tolerance.
     """
     out = Path(out).expanduser()
+    if kind not in BATCHES:
+        raise UserError(f"kind={kind} is not one of {', '.join(BATCHES)}")
+    batches = BATCHES[kind] if batches is None else batches
     _check(platforms, batches, unverified, tolerance, plugins or {})
+    check_options(guard, guard_margin)
     _check_replaceable(out)
-    served = {p: find_plugin(p, (plugins or {}).get(p, "")) for p in platforms if p not in unverified}
-    functions, batches, facts = _functions(surrogate, steps, batches, capacities)
+    chosen = Backends.choose(backends, platforms, unverified, runtime)
+    served = {p: find_plugin(p, (plugins or {}).get(p, "")) for p in platforms if p not in unverified and chosen.pjrt}
+    functions, batches, facts = _functions(surrogate, steps, kind, batches, capacities, tolerance)
+    statistics = {} if "atoms" in facts else _statistics(surrogate)
     files: dict[str, bytes] = {name: (native.HERE / name).read_bytes() for name in native.SOURCES}
     entries: list[dict[str, Any]] = []
     golden: dict[str, np.ndarray] = {}
     parameters: dict[str, np.ndarray] = {}
+    guards: dict[str, np.ndarray] = {}
     for function in functions:
         say(f"lowering {function.name} for {', '.join(platforms)}, samples {', '.join(map(str, batches))}")
-        entry = _entry(function, files, platforms, batches)
+        entry = _entry(function, files, platforms, batches, chosen.pjrt)
         parameters |= function.parameters
         expected = stablehlo.reference(function)
         for argument, values in zip(function.outputs, entry["outputs"], strict=True):
@@ -88,15 +114,23 @@ def export_bundle(
             )
         golden |= {f"{function.name}/input/{name}": value for name, value in function.golden.items()}
         golden |= {f"{function.name}/output/{name}": value for name, value in expected.items()}
+        entry["guard"] = None  # what a potential was trained on is no range of inputs: it has no guard yet
+        if "atoms" not in facts:
+            entry["guard"], arrays = guard_entry(function, surrogate, statistics, guard, guard_margin)
+            guards |= arrays
+            if entry["guard"] is None:
+                say(f"{function.name} is {NO_GUARD}")
         entries.append(entry)
     name = surrogate.manifest["name"]
     example = atoms_example(facts["atoms"], name) if "atoms" in facts else fortran_example(functions[0], name)
     files["example.f90"] = example.encode()
+    files["guard.bin"], guard_table = pack(guards)
     files["parameters.bin"], parameter_table = pack(parameters)
     files["golden.bin"], golden_table = pack(golden)
+    chosen.convert(functions, entries, files, parameter_table, batches, say)
     manifest = {
         "kind": KIND, "format": FORMAT, "abi": ABI, "name": name, **facts,
-        "functions": entries, "parameters": parameter_table, "golden": golden_table,
+        "functions": entries, "parameters": parameter_table, "golden": golden_table, "guard": guard_table,
         "relative_tolerance": tolerance, "plugins": {},
         "versions": {
             "surrogate": metadata.version("surrogate"), "jax": jax.__version__, "jaxlib": jaxlib.__version__,
@@ -108,7 +142,13 @@ def export_bundle(
         },
     }  # fmt: skip
     _verify_python(out, manifest, files, say)
-    manifest["plugins"] = _verify_native(out, manifest, files, served, say)
+    manifest["plugins"] = _verify_native(out, manifest, files, served, "pjrt", say)
+    if chosen.runtime is not None:
+        try:
+            manifest["runtimes"] = _verify_native(out, manifest, files, {"cpu": chosen.runtime}, "onnx", say)
+            manifest["backend"] = {"cpu": faster(manifest["plugins"].get("cpu"), manifest["runtimes"]["cpu"])}
+        except UserError as error:
+            chosen.withdraw(entries, files, error, say)
     write_artefact(out, files, manifest)
     return out
 
@@ -141,12 +181,19 @@ def _check_replaceable(out: Path) -> None:
 
 
 def _functions(
-    surrogate: Any, steps: Sequence[int], batches: Sequence[int], capacities: Sequence[tuple[int, int]]
+    surrogate: Any,
+    steps: Sequence[int],
+    kind: str,
+    batches: Sequence[int],
+    capacities: Sequence[tuple[int, int]],
+    tolerance: float,
 ) -> tuple[Sequence[Function], Sequence[int], dict[str, Any]]:
     """Functions, numbers of samples of their programs, and the facts of the manifest that belong to the domain."""
     if isinstance(surrogate, AtomsSurrogate):
         if tuple(steps) != (1,):
             raise UserError("steps= is for surrogates that advance a state; this one gives energies of atoms")
+        if kind != "field":
+            raise UserError(f"kind={kind} is for surrogates of gridded fields; this one is of atoms")
         if surrogate.meaning.target != "energy":
             raise UserError(
                 f"the surrogate gives the property {surrogate.meaning.target!r}; of atoms only potentials have an exported form"
@@ -162,9 +209,13 @@ def _functions(
         )
     if capacities:
         raise UserError("capacities= is for surrogates of atoms; this one is of gridded fields")
-    functions = field_functions(surrogate, _golden(surrogate), steps)
+    if kind == "point":
+        functions = point_functions(surrogate, _golden(surrogate), steps, tolerance)
+    else:
+        functions = field_functions(surrogate, _golden(surrogate), steps)
     return functions, batches, {
-        "grid": surrogate.spec.to_dict()["grid"], "time_step": str(surrogate.spec.time_step),
+        # Columns may come from anywhere: a point function has no grid.
+        "grid": surrogate.spec.to_dict()["grid"] if kind == "field" else {}, "time_step": str(surrogate.spec.time_step),
         "calendar": surrogate.spec.calendar, "normalisation": describe(surrogate.frame.normalizer), "missing": MISSING,
     }  # fmt: skip
 
@@ -175,19 +226,26 @@ def _golden(surrogate: Any) -> dict[str, np.ndarray]:
     return decode_netcdf(read_artefact(surrogate.directory)[1]["golden.nc"])
 
 
+def _statistics(surrogate: FieldSurrogate) -> dict[str, np.ndarray]:
+    """Arrays that were saved with the surrogate, the statistics of its inputs among them where it has any."""
+    assert surrogate.directory is not None
+    stored = read_artefact(surrogate.directory)[1]
+    return decode_netcdf(stored["statistics.nc"]) if "statistics.nc" in stored else {}
+
+
 def _entry(
-    function: Function, files: dict[str, bytes], platforms: Sequence[str], batches: Sequence[int]
+    function: Function, files: dict[str, bytes], platforms: Sequence[str], batches: Sequence[int], pjrt: bool
 ) -> dict[str, Any]:
     """The manifest's entry of a function; its programs are added to ``files``."""
     programs = []
-    for platform in platforms:
+    for platform in platforms if pjrt else ():
         for batch in sorted(batches):
             name = f"{function.name}.{platform}.{batch}.mlir"
             files[name] = stablehlo.lower(function, platform, batch)
             programs.append({"platform": platform, "batch": batch, "backend": "pjrt", "file": name})
     files[f"{function.name}.jax"] = stablehlo.symbolic(function, platforms)
     return {
-        "name": function.name, "steps": function.steps,
+        "name": function.name, "kind": function.kind, "steps": function.steps,
         "inputs": [a.to_dict() for a in function.inputs], "outputs": [a.to_dict() for a in function.outputs],
         "parameters": list(function.parameters), "programs": programs, "python": f"{function.name}.jax",
         "golden_samples": len(next(iter(function.golden.values()))), "single": function.single,
@@ -207,6 +265,7 @@ def _verify_native(
     manifest: dict[str, Any],
     files: dict[str, bytes],
     served: Mapping[str, Plugin],
+    backend: str,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Run every program by the library and the plugin that will serve it; the manifest's records of the plugins."""
@@ -216,13 +275,15 @@ def _verify_native(
         for platform, plugin in served.items():
             say(f"checking {platform} on the golden samples by {plugin.path.name} {plugin.version}".rstrip())
             records[platform] = plugin.record()
-            write_artefact(trial, files, {**manifest, "plugins": records})
+            write_artefact(trial, files, {**manifest, {"pjrt": "plugins", "onnx": "runtimes"}[backend]: records})
             try:
-                found = native.check(trial, platform, plugin.path)
+                found = native.check(trial, platform, plugin.path, backend=backend)
             except UserError as error:
                 text = str(error).replace(str(trial), str(out))
                 raise UserError(f"target {platform} ({plugin.path.name}): {text}") from error
-            records[platform] |= {"pjrt": found.pop("pjrt"), "errors": found}
+            times = {k: float(v) for k, v in found.items() if k.endswith("/microseconds")}
+            errors = {k: v for k, v in found.items() if k.count("/") > 1 and k not in times}
+            records[platform] |= {backend: found[backend], "errors": errors, "microseconds": times}
     finally:
         shutil.rmtree(trial, ignore_errors=True)
     return records

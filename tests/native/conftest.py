@@ -58,7 +58,7 @@ def environment(plugin: Path) -> dict[str, str]:
 def program(library: native.Library, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Compile a source of this directory against the library: ``program("driver.c")``."""
     directory = tmp_path_factory.mktemp("programs")
-    link = [f"-L{library.directory}", "-lsurrogate", f"-Wl,-rpath,{library.directory}", "-lpthread"]
+    link = [f"-L{library.directory}", "-lsurrogate", f"-Wl,-rpath,{library.directory}", "-lpthread", "-lm"]
 
     def compile_program(name: str) -> Path:
         target = directory / name.replace(".", "_")

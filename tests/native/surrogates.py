@@ -16,8 +16,10 @@ from surrogate.config import build
 from surrogate.core.calendars import advance
 from surrogate.core.durations import Duration
 from surrogate.core.spec import Grid, Spec, Variable
+from surrogate.data.input_statistics import fit_inputs
 from surrogate.data.normalize import Normalizer
 from surrogate.data.step_base import StepBase
+from surrogate.domains.fields_inputs import FIELD, POINT, channel_names
 from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.domains.frame import FieldFrame
 from surrogate.models.base import find_model
@@ -54,8 +56,10 @@ def make(
     features: tuple[str, ...] = ("position", "season", "diurnal"),
     monthly: bool = True,
     land: bool = True,
+    based: bool = True,
     model: str = "mlp",
     settings: dict[str, Any] | None = None,
+    guarded: bool = True,
     seed: int = 0,
 ) -> FieldSurrogate:
     """A surrogate of random weights that changes its fields visibly in one step, with golden samples in ``directory``."""
@@ -85,7 +89,7 @@ def make(
         climatology += np.array([MEAN[v.name] for v in spec.outputs], np.float32)
     count = len(spec.role("prognostic"))
     base = None
-    if count:
+    if count and based:
         memory = rng.uniform(0.7, 1, (*shape, count)).astype(np.float32)
         patterns, projection = rng.normal(0, 0.1, (2, 2, *shape, count)).astype(np.float32)
         base = StepBase(memory, patterns, projection, np.array([[0.9, 0.1], [-0.1, 0.8]], np.float32))
@@ -115,8 +119,27 @@ def make(
         "kind": "surrogate", "format": 1, "name": "test", "domain": "fields", "meaning": {"leads": [str(spec.time_step)]},
         "model": {"name": model, "settings": settings or {}},
     }  # fmt: skip
-    write_artefact(directory, {"golden.nc": encode_netcdf(golden)}, manifest)
+    statistics = training_inputs(frame) if guarded else {}
+    write_artefact(
+        directory, {"golden.nc": encode_netcdf(golden), "statistics.nc": encode_netcdf(statistics)}, manifest
+    )
     return FieldSurrogate(manifest, frame, graphdef, params, directory)
+
+
+def training_inputs(frame: FieldFrame, samples: int = 400) -> dict[str, np.ndarray]:
+    """Statistics as training would have left them, of inputs that vary as ``SIZE`` says and hang together."""
+    rng = np.random.default_rng(7)
+    found: dict[str, np.ndarray] = {}
+    names = channel_names(frame.spec)
+    for prefix, kept in ((FIELD, [n for n in names if n[0] != "static"]), (POINT, names)):
+        variables = [frame.spec.role(role)[c].name for role, _, c in kept]
+        common = rng.normal(size=(samples, 1))
+        values = 0.6 * common + 0.8 * rng.normal(size=(samples, len(kept)))
+        values = values * [SIZE[v] for v in variables] + [MEAN[v] for v in variables]
+        statistics = fit_inputs(values)
+        assert statistics is not None
+        found |= statistics.arrays(prefix)
+    return found
 
 
 def weather(surrogate: FieldSurrogate, start: Any, states: int, steps: int, seed: int = 1) -> xr.Dataset:

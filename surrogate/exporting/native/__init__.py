@@ -74,17 +74,19 @@ def build(directory: Path | None = None, flags: tuple[str, ...] = ()) -> Library
     return built
 
 
-def check(bundle: Path, platform: str, plugin: Path, *, timeout: float = 3600) -> dict[str, str]:
+def check(bundle: Path, platform: str, plugin: Path, *, backend: str = "pjrt", timeout: float = 3600) -> dict[str, str]:
     """Let the library open ``bundle`` in a process of its own and run every program on the golden samples.
 
     Returns:
-        What the checker found: ``pjrt`` (version), ``platform``, and ``function/batch/output`` → ``error of allowed``.
+        What the checker found: the backend → its version, ``function/batch/output`` → ``error of allowed``,
+        ``function/batch/microseconds`` → time of a call.
 
     Raises:
         UserError: the library's own sentence when it refuses, or when the plugin brings the process down.
     """
     library = build()
     command = [str(library.checker), str(bundle), "--platform", platform, "--plugin", str(plugin)]
+    command += ["--backend", backend]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired as error:

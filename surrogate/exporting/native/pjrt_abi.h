@@ -39,11 +39,14 @@ typedef enum pj_function {
   PJ_BUFFER_FROM_HOST = 22,
   PJ_EXECUTABLE_DESTROY = 40,
   PJ_EXECUTABLE_NUM_OUTPUTS = 44,
+  PJ_EXECUTABLE_SERIALIZE = 49,
   PJ_LOADED_DESTROY = 50,
   PJ_LOADED_GET_EXECUTABLE = 51,
   PJ_LOADED_EXECUTE = 55,
+  PJ_DESERIALIZE_AND_LOAD = 56,
   PJ_BUFFER_DESTROY = 58,
   PJ_BUFFER_TO_HOST = 70,
+  PJ_BUFFER_UNSAFE_POINTER = 73,
   PJ_EXECUTABLE_OUTPUT_TYPES = 90,
   PJ_EXECUTABLE_OUTPUT_DIMENSIONS = 91
 } pj_function;
@@ -211,6 +214,25 @@ typedef struct pj_executable_output_dimensions {
   const size_t *ranks;
 } pj_executable_output_dimensions;
 
+typedef struct pj_executable_serialize {
+  PJ_HEAD;
+  const pj_executable *executable;
+  const char *bytes; /* set by the call; live as long as `serialized` */
+  size_t size;
+  void *serialized;
+  void (*release)(void *serialized);
+} pj_executable_serialize;
+
+typedef struct pj_deserialize_and_load {
+  PJ_HEAD;
+  pj_client *client;
+  const char *bytes;
+  size_t size;
+  pj_loaded *executable; /* set by the call */
+  const char *options;   /* NULL: those it was compiled with */
+  size_t options_size;
+} pj_deserialize_and_load;
+
 typedef struct pj_on_loaded {
   PJ_HEAD;
   pj_loaded *executable;
@@ -254,6 +276,12 @@ typedef struct pj_on_buffer {
   PJ_HEAD;
   pj_buffer *buffer;
 } pj_on_buffer;
+
+typedef struct pj_buffer_unsafe_pointer {
+  PJ_HEAD;
+  pj_buffer *buffer;
+  uintptr_t pointer; /* set by the call */
+} pj_buffer_unsafe_pointer;
 
 typedef struct pj_buffer_to_host {
   PJ_HEAD;

@@ -295,32 +295,53 @@ static int parse_arguments(sg_bundle *b, const sg_json *entry, sg_function *f, b
   return status;
 }
 
+/* The parameters that a program names, where it does not take all of its function's. */
+static int parse_parameters(sg_bundle *b, const sg_json *list, sg_program *p) {
+  if (!list) return SURROGATE_OK;
+  if (list->kind != SG_ARRAY) return damaged(b, MANIFEST, "describes a program improperly");
+  if (!(p->parameters = calloc(list->count + 1, sizeof *p->parameters))) return no_memory(b);
+  for (const sg_json *item = list->child; item; item = item->next) {
+    const sg_array *found = item->kind == SG_STRING ? find_array(b->parameters, b->num_parameters, item->text) : NULL;
+    if (!found) return damaged(b, MANIFEST, "lacks a parameter of a program");
+    p->parameters[p->num_parameters++] = found;
+  }
+  return SURROGATE_OK;
+}
+
 static int parse_programs(sg_bundle *b, const sg_json *entry, const char *platform, sg_function *f) {
   const sg_json *list = list_of(entry, "programs");
   if (!list) return damaged(b, MANIFEST, "has a function without programs");
-  if (!(f->programs = calloc(list->count + 1, sizeof *f->programs))) return no_memory(b);
+  for (int k = 0; k < SG_BACKENDS; k++)
+    if (!(f->programs_of[k] = calloc(list->count + 1, sizeof **f->programs_of))) return no_memory(b);
+  int kept = 0;
   for (const sg_json *item = list->child; item; item = item->next) {
     const char *on = text_of(item, "platform"), *backend = text_of(item, "backend");
     int64_t batch = whole_of(sg_json_get(item, "batch"), MAX_BATCH);
     const sg_file *file = find_file(b, text_of(item, "file"));
     if (!on || !backend || batch < 1 || !file) return damaged(b, MANIFEST, "describes a program improperly");
-    if (strcmp(on, platform) || strcmp(backend, sg_pjrt.name)) continue;
-    if (f->num_programs && f->programs[f->num_programs - 1].batch >= batch)
+    int which = 0;
+    while (which < SG_BACKENDS && strcmp(backend, sg_backends[which]->name)) which++;
+    if (strcmp(on, platform) || which == SG_BACKENDS) continue;
+    int *count = &f->num_programs_of[which];
+    sg_program *p = &f->programs_of[which][*count];
+    if (*count && p[-1].batch >= batch)
       return damaged(b, MANIFEST, "has programs that are not in ascending order of batch");
-    sg_program *p = &f->programs[f->num_programs];
     p->difference = calloc((size_t)f->num_outputs * 2, sizeof *p->difference);
     if (!p->difference || pthread_mutex_init(&p->lock, NULL)) {
       free(p->difference);
       return no_memory(b);
     }
-    f->num_programs++;
+    ++*count, kept++;
+    p->function = f;
+    int status = parse_parameters(b, sg_json_get(item, "parameters"), p);
+    if (status) return status;
     p->allowed = p->difference + f->num_outputs;
     p->batch = batch;
     p->code = file->data;
     p->size = file->size;
     p->file = file->name;
   }
-  if (!f->num_programs)
+  if (!kept)
     return sg_fail(SURROGATE_INVALID, "%s has no programs for the platform %s", b->directory, platform);
   return SURROGATE_OK;
 }
@@ -333,6 +354,7 @@ static int parse_function(sg_bundle *b, const sg_json *entry, const char *platfo
   int status = parse_arguments(b, entry, f, false);
   if (!status) status = parse_arguments(b, entry, f, true);
   if (!status) status = parse_programs(b, entry, platform, f);
+  if (!status) status = sg_guard_parse(b, entry, f);
   if (status) return status;
   f->parameters = calloc(parameters->count + 1, sizeof *f->parameters);
   f->parameter_buffers = calloc(parameters->count + 1, sizeof *f->parameter_buffers);
@@ -354,6 +376,8 @@ static int parse(sg_bundle *b, const char *platform) {
                    b->directory, (long long)format, (long long)abi, SURROGATE_ABI_VERSION);
   int status = parse_arrays(b, "parameters", "parameters.bin", &b->parameters, &b->num_parameters);
   if (!status) status = parse_arrays(b, "golden", "golden.bin", &b->golden, &b->num_golden);
+  if (!status && sg_json_get(b->manifest, "guard"))
+    status = parse_arrays(b, "guard", "guard.bin", &b->guards, &b->num_guards);
   const sg_json *grid = sg_json_get(b->manifest, "grid"), *list = list_of(b->manifest, "functions");
   static const char *const axes[] = {"latitude", "longitude"};
   for (int i = 0; i < 2 && !status; i++)
@@ -375,9 +399,25 @@ int sg_bundle_read(const char *directory, const char *platform, sg_bundle *b) {
   if (!status) status = read_files(b, folder);
   close(folder);
   if (!status) status = parse(b, platform);
+  return status;
+}
+
+int sg_bundle_choose(sg_bundle *b, int backend, const char *platform) {
+  for (int k = 0; k < b->num_functions; k++) {
+    sg_function *f = &b->functions[k];
+    f->programs = f->programs_of[backend];
+    f->num_programs = f->num_programs_of[backend];
+    if (f->num_programs) continue;
+    const char *other = "";
+    for (int i = 0; i < SG_BACKENDS; i++)
+      if (f->num_programs_of[i]) other = sg_backends[i]->name;
+    return sg_fail(SURROGATE_INVALID, "%s has no program of '%s' for the backend %s on %s; there are some for %s",
+                   b->directory, f->name, sg_backends[backend]->name, platform, other);
+  }
   for (int i = 0; i < b->num_files; i++) { /* what is not used stays no longer in memory */
     sg_file *file = &b->files[i];
-    bool used = !strcmp(file->name, "parameters.bin") || !strcmp(file->name, "golden.bin");
+    bool used = !strcmp(file->name, "parameters.bin") || !strcmp(file->name, "golden.bin") ||
+                !strcmp(file->name, "guard.bin");
     for (int k = 0; k < b->num_functions; k++)
       for (int p = 0; p < b->functions[k].num_programs; p++)
         used = used || (file->data && b->functions[k].programs[p].code == file->data);
@@ -385,7 +425,7 @@ int sg_bundle_read(const char *directory, const char *platform, sg_bundle *b) {
     free(file->data);
     file->data = NULL;
   }
-  return status;
+  return SURROGATE_OK;
 }
 
 void sg_bundle_free(sg_bundle *b) {
@@ -396,13 +436,17 @@ void sg_bundle_free(sg_bundle *b) {
       free((void *)f->outputs[i].described.levels);
       free(f->outputs[i].tolerance);
     }
-    for (int i = 0; i < f->num_programs; i++) {
-      free(f->programs[i].difference);
-      pthread_mutex_destroy(&f->programs[i].lock);
+    for (int which = 0; which < SG_BACKENDS; which++) {
+      for (int i = 0; i < f->num_programs_of[which]; i++) {
+        free(f->programs_of[which][i].difference);
+        free(f->programs_of[which][i].parameters);
+        pthread_mutex_destroy(&f->programs_of[which][i].lock);
+      }
+      free(f->programs_of[which]);
     }
+    sg_guard_free(f->guard);
     free(f->inputs);
     free(f->outputs);
-    free(f->programs);
     free(f->parameters);
     free(f->parameter_buffers);
   }
@@ -411,6 +455,7 @@ void sg_bundle_free(sg_bundle *b) {
   free(b->files);
   free(b->parameters);
   free(b->golden);
+  free(b->guards);
   free(b->coordinates[0]);
   free(b->coordinates[1]);
   sg_arena_free(b->arena);

@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <fenv.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,8 +21,7 @@ typedef struct client {
   pj_device *device;
   bool host_memory; /* the device reads the caller's arrays in place */
   char version[24];
-  int (*hold_traps)(fenv_t *);
-  int (*release_traps)(const fenv_t *);
+  sg_traps traps;
 } client;
 
 static pthread_mutex_t clients_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -34,15 +32,6 @@ static client *clients;
 typedef void (*any_function)(void);
 
 static any_function entry(const client *c, pj_function which) { return c->api->functions[which]; }
-
-/* XLA's arithmetic may raise flags that a caller, Fortran above all, has asked to be stopped by. */
-static void hold_traps(const client *c, fenv_t *kept) {
-  if (c->hold_traps) c->hold_traps(kept);
-}
-
-static void release_traps(const client *c, const fenv_t *kept) {
-  if (c->release_traps) c->release_traps(kept);
-}
 
 /* Turn the plugin's error into ours; "" or a prefix that says what was being done. */
 static int check(const client *c, pj_error *error, int status, const char *doing) {
@@ -106,10 +95,7 @@ static int load(client *c) {
   *to++ = '.';
   for (; scale && to < c->version + sizeof c->version - 1; scale /= 10) *to++ = (char)('0' + minor / scale % 10);
   *to = 0;
-  /* In libm, which a plugin brings along and this library need not be linked to. */
-  *(void **)&c->hold_traps = dlsym(library, "feholdexcept");
-  *(void **)&c->release_traps = dlsym(library, "fesetenv");
-  if (!c->hold_traps || !c->release_traps) c->hold_traps = NULL, c->release_traps = NULL;
+  sg_find_traps(library, &c->traps);
   return SURROGATE_OK;
 }
 
@@ -184,8 +170,11 @@ static void stop(client *c) {
   free(c);
 }
 
-static int pjrt_open(const char *plugin, const char *platform, int device, void **result) {
-  int status = SURROGATE_OK;
+static int pjrt_open(const char *plugin, const char *platform, const sg_settings *settings, void **result) {
+  int status = SURROGATE_OK, device = settings->device;
+  if (settings->threads > 1)
+    return sg_fail(SURROGATE_INVALID, "surrogate_options.threads is %d, but PJRT computes a call on one thread",
+                   settings->threads);
   pthread_mutex_lock(&clients_lock);
   for (client *c = clients; c; c = c->next) {
     if (strcmp(c->plugin, plugin) || strcmp(c->platform, platform) || c->device_index != device) continue;
@@ -204,9 +193,9 @@ static int pjrt_open(const char *plugin, const char *platform, int device, void 
     status = load(c);
     fenv_t kept;
     if (!status) {
-      hold_traps(c, &kept); /* the plugin's threads inherit the state of this one */
+      sg_hold_traps(&c->traps, &kept); /* the plugin's threads inherit the state of this one */
       status = start(c);
-      release_traps(c, &kept);
+      sg_release_traps(&c->traps, &kept);
     }
   }
   if (status) {
@@ -285,7 +274,8 @@ static const char OPTIONS[] = "\x1a\x0f\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\
 static const char CPU_OPTIONS[] = "\x3a\x20\x0a\x1a" EIGEN "\x12\x02\x10\x00";
 
 /* A program must write exactly the arrays that the manifest promises, or memory would be overrun or left as it was. */
-static int check_outputs(const client *c, const sg_function *f, const sg_program *p, pj_executable *executable) {
+static int check_outputs(const client *c, const sg_program *p, pj_executable *executable) {
+  const sg_function *f = p->function;
   pj_executable_num_outputs count;
   INIT(count);
   count.executable = executable;
@@ -313,46 +303,89 @@ static int check_outputs(const client *c, const sg_function *f, const sg_program
   return SURROGATE_OK;
 }
 
-static int pjrt_compile(void *opened, const sg_function *f, const sg_program *p, void **executable) {
-  client *c = opened;
-  char options[sizeof OPTIONS + sizeof CPU_OPTIONS];
-  memcpy(options, OPTIONS, sizeof OPTIONS - 1);
-  memcpy(options + sizeof OPTIONS - 1, CPU_OPTIONS, sizeof CPU_OPTIONS - 1);
-  pj_program program;
-  INIT(program);
-  program.code = (char *)p->code;
-  program.code_size = p->size;
-  program.format = "mlir";
-  program.format_size = 4;
-  pj_client_compile compile;
-  INIT(compile);
-  compile.client = c->client;
-  compile.program = &program;
-  compile.options = options;
-  compile.options_size = sizeof OPTIONS - 1 + (c->host_memory ? sizeof CPU_OPTIONS - 1 : 0);
-  fenv_t kept;
-  hold_traps(c, &kept);
-  int status = call(c, PJ_CLIENT_COMPILE, &compile, SURROGATE_COMPILE, p->file);
-  release_traps(c, &kept);
-  if (status) return status;
+static int inner_of(const client *c, const sg_program *p, pj_loaded *loaded, pj_executable **executable) {
   pj_loaded_get_executable inner;
   INIT(inner);
-  inner.loaded = compile.executable;
-  status = call(c, PJ_LOADED_GET_EXECUTABLE, &inner, SURROGATE_COMPILE, p->file);
-  if (!status) {
-    status = check_outputs(c, f, p, inner.executable);
-    pj_on_executable on;
-    INIT(on);
-    on.executable = inner.executable;
-    pj_error *error = ((pj_call *)entry(c, PJ_EXECUTABLE_DESTROY))(&on);
-    if (error) check(c, error, SURROGATE_COMPILE, p->file);
+  inner.loaded = loaded;
+  int status = call(c, PJ_LOADED_GET_EXECUTABLE, &inner, SURROGATE_COMPILE, p->file);
+  *executable = status ? NULL : inner.executable;
+  return status;
+}
+
+static void drop_inner(const client *c, const sg_program *p, pj_executable *executable) {
+  if (!executable) return;
+  pj_on_executable on;
+  INIT(on);
+  on.executable = executable;
+  pj_error *error = ((pj_call *)entry(c, PJ_EXECUTABLE_DESTROY))(&on);
+  if (error) check(c, error, SURROGATE_COMPILE, p->file);
+}
+
+/* A program that an earlier process compiled; NULL where there is none that this plugin accepts. */
+static pj_loaded *from_cache(const client *c, const sg_program *p, sg_cache *cache, const char *key) {
+  pj_deserialize_and_load load;
+  INIT(load);
+  void *bytes = sg_cache_get(cache, key, &load.size);
+  if (!bytes) return NULL;
+  load.client = c->client;
+  load.bytes = bytes;
+  int status = call(c, PJ_DESERIALIZE_AND_LOAD, &load, SURROGATE_COMPILE, p->file);
+  free(bytes);
+  if (!status) return load.executable;
+  sg_cache_note(cache, "the plugin cannot read what it stored: %s", surrogate_last_error());
+  return NULL;
+}
+
+static void to_cache(const client *c, const sg_program *p, pj_executable *executable, sg_cache *cache, const char *key) {
+  pj_executable_serialize serialize;
+  INIT(serialize);
+  serialize.executable = executable;
+  if (call(c, PJ_EXECUTABLE_SERIALIZE, &serialize, SURROGATE_COMPILE, p->file)) {
+    sg_cache_note(cache, "the plugin cannot store programs: %s", surrogate_last_error());
+    return;
   }
-  if (status) {
-    sg_pjrt.discard(c, compile.executable);
-    return status;
+  sg_cache_put(cache, key, serialize.bytes, serialize.size);
+  if (serialize.release) serialize.release(serialize.serialized);
+}
+
+static int pjrt_compile(void *opened, const sg_settings *settings, const sg_program *p, void **executable) {
+  client *c = opened;
+  sg_cache *cache = settings->cache;
+  char options[sizeof OPTIONS + sizeof CPU_OPTIONS], key[65];
+  size_t options_size = sizeof OPTIONS - 1 + (c->host_memory ? sizeof CPU_OPTIONS - 1 : 0);
+  memcpy(options, OPTIONS, sizeof OPTIONS - 1);
+  memcpy(options + sizeof OPTIONS - 1, CPU_OPTIONS, sizeof CPU_OPTIONS - 1);
+  if (cache && sg_cache_key(cache, c->plugin, c->version, options, options_size, p->code, p->size, key)) cache = NULL;
+  fenv_t kept;
+  sg_hold_traps(&c->traps, &kept);
+  int status = SURROGATE_OK;
+  pj_loaded *loaded = cache ? from_cache(c, p, cache, key) : NULL;
+  bool found = loaded != NULL;
+  if (!found) {
+    pj_program program;
+    INIT(program);
+    program.code = (char *)p->code;
+    program.code_size = p->size;
+    program.format = "mlir";
+    program.format_size = 4;
+    pj_client_compile compile;
+    INIT(compile);
+    compile.client = c->client;
+    compile.program = &program;
+    compile.options = options;
+    compile.options_size = options_size;
+    status = call(c, PJ_CLIENT_COMPILE, &compile, SURROGATE_COMPILE, p->file);
+    loaded = status ? NULL : compile.executable;
   }
-  *executable = compile.executable;
-  return SURROGATE_OK;
+  pj_executable *inner = NULL;
+  if (!status) status = inner_of(c, p, loaded, &inner);
+  if (!status) status = check_outputs(c, p, inner);
+  if (!status && cache && !found) to_cache(c, p, inner, cache, key);
+  drop_inner(c, p, inner);
+  if (status) sg_pjrt.discard(c, loaded);
+  else *executable = loaded;
+  sg_release_traps(&c->traps, &kept);
+  return status;
 }
 
 static void pjrt_discard(void *opened, void *executable) {
@@ -365,9 +398,74 @@ static void pjrt_discard(void *opened, void *executable) {
   if (error) check(c, error, SURROGATE_EXECUTE, "a program cannot be released");
 }
 
-/* Room for the pointers to arguments, outputs and events of one call. */
-static size_t pjrt_scratch_size(const sg_function *f) {
-  return sizeof(void *) * (size_t)(f->num_parameters + 2 * f->num_inputs + 2 * f->num_outputs);
+/* What a context keeps. On a CPU a buffer is a view of the caller's array, or of an aligned array of ours where that is
+ * not aligned, and serves again as long as it is called with the same one. */
+typedef struct binding {
+  pj_buffer **arguments; /* the parameters, then the inputs */
+  const void **viewed;   /* of inputs: the array that its buffer is a view of */
+  void **own;            /* of inputs: our aligned array */
+  pj_event **sent, **fetched;
+  pj_buffer **results;
+} binding;
+
+static void pjrt_unbind(void *opened, const sg_program *p, void *bound) {
+  binding *b = bound;
+  for (int i = 0; i < p->function->num_inputs; i++) {
+    destroy_buffer(opened, b->arguments[p->function->num_parameters + i]);
+    free(b->own[i]);
+  }
+  free(b);
+}
+
+static int pjrt_bind(void *opened, const sg_program *p, void **result) {
+  (void)opened;
+  const sg_function *f = p->function;
+  size_t in = (size_t)f->num_inputs, out = (size_t)f->num_outputs, held = (size_t)f->num_parameters;
+  binding *b = calloc(1, sizeof *b + sizeof(void *) * (held + 4 * in + 2 * out));
+  if (!b) return sg_fail(SURROGATE_MEMORY, "there is no memory");
+  b->arguments = (pj_buffer **)(b + 1);
+  b->viewed = (const void **)(b->arguments + held + in);
+  b->own = (void **)(b->viewed + in);
+  b->sent = (pj_event **)(b->own + in);
+  b->results = (pj_buffer **)(b->sent + in);
+  b->fetched = (pj_event **)(b->results + out);
+  for (size_t i = 0; i < held; i++) b->arguments[i] = f->parameter_buffers[i];
+  *result = b;
+  return SURROGATE_OK;
+}
+
+/* Where the memory of a buffer lies; NULL where the plugin does not say. */
+static const void *memory_of(const client *c, pj_buffer *buffer) {
+  pj_buffer_unsafe_pointer where;
+  INIT(where);
+  where.buffer = buffer;
+  pj_error *error = ((pj_call *)entry(c, PJ_BUFFER_UNSAFE_POINTER))(&where);
+  if (!error) return (const void *)where.pointer;
+  check(c, error, SURROGATE_EXECUTE, "a buffer's memory");
+  return NULL;
+}
+
+static int give(const client *c, const sg_program *p, binding *b, int i, const void *data) {
+  const surrogate_argument *a = &p->function->inputs[i].described;
+  size_t bytes = a->bytes * (size_t)p->batch;
+  if (c->host_memory && (uintptr_t)data % SG_ALIGNMENT) {
+    if (!b->own[i] && !(b->own[i] = sg_allocate(bytes))) return sg_fail(SURROGATE_MEMORY, "there is no memory");
+    data = memcpy(b->own[i], data, bytes);
+  }
+  if (b->viewed[i] == data) return SURROGATE_OK;
+  pj_buffer **buffer = &b->arguments[p->function->num_parameters + i];
+  destroy_buffer(c, *buffer);
+  *buffer = NULL;
+  b->viewed[i] = NULL;
+  int64_t shape[SURROGATE_MAX_RANK + 1] = {p->batch};
+  memcpy(shape + 1, a->shape, (size_t)a->rank * sizeof *shape);
+  int semantics = c->host_memory ? PJ_ZERO_COPY : PJ_UNTIL_TRANSFERRED;
+  int status = from_host(c, data, a->dtype, shape, a->rank + 1, semantics, buffer, &b->sent[i], a->name);
+  if (!c->host_memory || status) return status;
+  drop_event(c, b->sent[i]); /* it comes when the buffer is released */
+  b->sent[i] = NULL;
+  if (memory_of(c, *buffer) == data) b->viewed[i] = data; /* else it is a copy, good for one call */
+  return SURROGATE_OK;
 }
 
 static int fetch(const client *c, const sg_argument *output, int64_t batch, pj_buffer *buffer, void *target,
@@ -392,62 +490,67 @@ static int fetch(const client *c, const sg_argument *output, int64_t batch, pj_b
   return status;
 }
 
-static int pjrt_run(void *opened, const sg_function *f, const sg_program *p, const void *const *inputs,
-                    void *const *outputs, void *scratch) {
-  client *c = opened;
-  pj_buffer **arguments = scratch, **given = arguments + f->num_parameters;
-  pj_event **events = (pj_event **)(given + f->num_inputs);
-  pj_buffer **results = (pj_buffer **)(events + f->num_inputs);
-  pj_event **fetched = (pj_event **)(results + f->num_outputs);
-  memset(scratch, 0, pjrt_scratch_size(f));
-  for (int i = 0; i < f->num_parameters; i++) arguments[i] = f->parameter_buffers[i];
-  fenv_t kept;
-  hold_traps(c, &kept);
-  int status = SURROGATE_OK;
-  for (int i = 0; i < f->num_inputs && !status; i++) {
-    const surrogate_argument *a = &f->inputs[i].described;
-    int64_t shape[SURROGATE_MAX_RANK + 1] = {p->batch};
-    memcpy(shape + 1, a->shape, (size_t)a->rank * sizeof *shape);
-    bool aligned = (uintptr_t)inputs[i] % SG_ALIGNMENT == 0;
-    int semantics = !c->host_memory ? PJ_UNTIL_TRANSFERRED : aligned ? PJ_ZERO_COPY : PJ_COPY_DURING_CALL;
-    status = from_host(c, inputs[i], a->dtype, shape, a->rank + 1, semantics, &given[i], &events[i], a->name);
+/* Wait for all outputs, then copy them. An output may be the memory of an input that is read in place, so nothing is
+ * written before all is computed. */
+static int take(const client *c, const sg_program *p, binding *b, pj_event *complete, void *const *outputs) {
+  const sg_function *f = p->function;
+  int status = await(c, complete, SURROGATE_EXECUTE, p->file);
+  for (int i = 0; i < f->num_outputs && !status; i++) {
+    const void *memory = c->host_memory ? memory_of(c, b->results[i]) : NULL;
+    if (memory) memcpy(outputs[i], memory, f->outputs[i].described.bytes * (size_t)p->batch);
+    else status = fetch(c, &f->outputs[i], p->batch, b->results[i], outputs[i], &b->fetched[i]);
   }
+  for (int i = 0; i < f->num_outputs; i++) {
+    int later = await(c, b->fetched[i], SURROGATE_EXECUTE, f->outputs[i].described.name);
+    if (!status) status = later;
+    destroy_buffer(c, b->results[i]);
+    b->fetched[i] = NULL;
+    b->results[i] = NULL;
+  }
+  return status;
+}
+
+static int pjrt_run(void *opened, const sg_program *p, void *bound, const void *const *inputs, void *const *outputs) {
+  client *c = opened;
+  binding *b = bound;
+  const sg_function *f = p->function;
+  fenv_t kept;
+  sg_hold_traps(&c->traps, &kept);
+  int status = SURROGATE_OK;
+  for (int i = 0; i < f->num_inputs && !status; i++) status = give(c, p, b, i, inputs[i]);
   if (!status) {
     pj_execute_options options;
     INIT(options);
     pj_loaded_execute execute;
     INIT(execute);
-    pj_buffer *const *const lists[] = {arguments};
-    pj_buffer **const out[] = {results};
+    pj_buffer *const *const lists[] = {b->arguments};
+    pj_buffer **const out[] = {b->results};
+    pj_event *complete[] = {NULL};
     execute.executable = p->executable;
     execute.options = &options;
     execute.arguments = lists;
     execute.num_devices = 1;
     execute.num_arguments = (size_t)(f->num_parameters + f->num_inputs);
     execute.outputs = out;
+    execute.complete = complete;
     execute.device = c->device;
     status = call(c, PJ_LOADED_EXECUTE, &execute, SURROGATE_EXECUTE, p->file);
-    if (status) memset(results, 0, sizeof *results * (size_t)f->num_outputs);
+    if (status) memset(b->results, 0, sizeof *b->results * (size_t)f->num_outputs);
+    else status = take(c, p, b, complete[0], outputs);
   }
-  /* An output may be the memory of an input that is read in place: nothing is written before all is computed. */
-  for (int i = 0; i < f->num_outputs && !status; i++)
-    status = fetch(c, &f->outputs[i], p->batch, results[i], outputs[i], &fetched[i]);
-  for (int i = 0; i < f->num_outputs; i++) {
-    int later = await(c, fetched[i], SURROGATE_EXECUTE, f->outputs[i].described.name);
+  for (int i = 0; i < f->num_inputs && !c->host_memory; i++) { /* the caller's array is free again */
+    int later = await(c, b->sent[i], SURROGATE_EXECUTE, f->inputs[i].described.name);
     if (!status) status = later;
-    destroy_buffer(c, results[i]);
+    b->sent[i] = NULL;
   }
-  for (int i = 0; i < f->num_inputs; i++) {
-    destroy_buffer(c, given[i]);
-    if (c->host_memory) drop_event(c, events[i]);
-    else await(c, events[i], SURROGATE_EXECUTE, f->inputs[i].described.name); /* the caller's array is free again */
-  }
-  release_traps(c, &kept);
+  sg_release_traps(&c->traps, &kept);
   return status;
 }
 
 const sg_backend sg_pjrt = {
     .name = "pjrt",
+    .symbol = "GetPjrtApi",
+    .record = "plugins",
     .open = pjrt_open,
     .close = pjrt_close,
     .version = pjrt_version,
@@ -455,6 +558,7 @@ const sg_backend sg_pjrt = {
     .release = pjrt_release,
     .compile = pjrt_compile,
     .discard = pjrt_discard,
+    .bind = pjrt_bind,
+    .unbind = pjrt_unbind,
     .run = pjrt_run,
-    .scratch_size = pjrt_scratch_size,
 };

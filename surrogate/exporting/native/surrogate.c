@@ -12,6 +12,7 @@
 struct surrogate_model {
   sg_bundle bundle;
   const sg_backend *backend;
+  sg_settings settings;
   void *client;
   char *plugin, *platform;
   bool self_test;
@@ -27,7 +28,8 @@ struct surrogate_context {
   void **in, **out;    /* padding arrays, one per argument */
   const void **source; /* what one batch reads and writes */
   void **target;
-  void *scratch;
+  void **bindings; /* what the backend keeps for each program */
+  void *guard;     /* room of the guard */
 };
 
 /* -- errors ---------------------------------------------------------------------------------- */
@@ -65,6 +67,7 @@ static void destroy(surrogate_model *model) {
   for (int i = 0; model->buffers && i < b->num_parameters; i++)
     if (model->buffers[i]) model->backend->release(model->client, model->buffers[i]);
   if (model->client) model->backend->close(model->client);
+  sg_cache_close(model->settings.cache);
   free(model->buffers);
   free(model->plugin);
   free(model->platform);
@@ -106,16 +109,22 @@ int surrogate_open(int abi_version, const char *directory, const surrogate_optio
     memcpy(&options, given, given->struct_size < sizeof options ? given->struct_size : sizeof options);
   }
   if (options.device < 0) return sg_fail(SURROGATE_INVALID, "surrogate_options.device is %d", options.device);
+  if (options.threads < 0) return sg_fail(SURROGATE_INVALID, "surrogate_options.threads is %d", options.threads);
   surrogate_model *model = calloc(1, sizeof *model);
   if (!model) return sg_fail(SURROGATE_MEMORY, "there is no memory");
-  int status = SURROGATE_OK;
-  model->backend = &sg_pjrt;
+  int status = SURROGATE_OK, backend = 0;
+  model->settings = (sg_settings){options.device, options.threads ? options.threads : 1, NULL};
   model->self_test = !options.skip_self_test;
   model->platform = strdup(options.platform && *options.platform ? options.platform : "cpu");
   if (!model->platform) status = sg_fail(SURROGATE_MEMORY, "there is no memory");
   if (!status) status = sg_bundle_read(directory, model->platform, &model->bundle);
-  if (!status) status = sg_find_plugin(&model->bundle, model->platform, options.plugin, &model->plugin);
-  if (!status) status = model->backend->open(model->plugin, model->platform, options.device, &model->client);
+  if (!status) status = sg_choose_backend(&model->bundle, model->platform, options.backend, options.plugin, &backend);
+  if (!status) model->backend = sg_backends[backend];
+  if (!status) status = sg_bundle_choose(&model->bundle, backend, model->platform);
+  if (!status)
+    status = sg_find_plugin(&model->bundle, model->backend, model->platform, options.plugin, &model->plugin);
+  if (!status) status = sg_cache_open(options.cache, &model->settings.cache);
+  if (!status) status = model->backend->open(model->plugin, model->platform, &model->settings, &model->client);
   if (!status) status = upload(model);
   /* Of a ladder of capacities the first; systems may never need the others. */
   const int eager = sg_json_get(model->bundle.manifest, "atoms") ? 1 : model->bundle.num_functions;
@@ -164,6 +173,8 @@ const char *surrogate_info(const surrogate_model *model, const char *key) {
   static const char *const facts[] = {"name", "time_step", "calendar", "missing", "digest"};
   if (!model || !key) return NULL;
   if (!strcmp(key, "platform")) return model->platform;
+  if (!strcmp(key, "backend")) return model->backend->name;
+  if (!strcmp(key, "cache")) return sg_cache_report(model->settings.cache);
   if (!strcmp(key, "plugin")) return model->plugin;
   if (!strcmp(key, "plugin_version")) return model->backend->version(model->client);
   for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
@@ -275,8 +286,8 @@ static int compare(const surrogate_model *model, const sg_function *f, sg_progra
 
 static int test(surrogate_model *model, sg_function *f, sg_program *p) {
   const size_t slots = (size_t)(f->num_inputs + f->num_outputs);
-  void **arrays = calloc(slots, sizeof *arrays), *scratch = calloc(1, model->backend->scratch_size(f));
-  int status = arrays && scratch ? SURROGATE_OK : sg_fail(SURROGATE_MEMORY, "there is no memory");
+  void **arrays = calloc(slots, sizeof *arrays), *binding = NULL;
+  int status = arrays ? SURROGATE_OK : sg_fail(SURROGATE_MEMORY, "there is no memory");
   for (size_t k = 0; k < slots && !status; k++) {
     bool input = k < (size_t)f->num_inputs;
     const sg_argument *a = input ? &f->inputs[k] : &f->outputs[k - (size_t)f->num_inputs];
@@ -286,12 +297,13 @@ static int test(surrogate_model *model, sg_function *f, sg_program *p) {
       memcpy(array + (size_t)row * a->described.bytes,
              a->golden->data + (size_t)(row % f->golden_samples) * a->described.bytes, a->described.bytes);
   }
+  if (!status) status = model->backend->bind(model->client, p, &binding);
   if (!status)
-    status = model->backend->run(model->client, f, p, (const void *const *)arrays, arrays + f->num_inputs, scratch);
+    status = model->backend->run(model->client, p, binding, (const void *const *)arrays, arrays + f->num_inputs);
+  if (binding) model->backend->unbind(model->client, p, binding);
   for (int i = 0; i < f->num_outputs && !status; i++) status = compare(model, f, p, i, arrays[f->num_inputs + i]);
   for (size_t k = 0; arrays && k < slots; k++) free(arrays[k]);
   free(arrays);
-  free(scratch);
   return status;
 }
 
@@ -300,7 +312,7 @@ static int prepare(surrogate_model *model, sg_function *f, sg_program *p) {
   pthread_mutex_lock(&p->lock);
   int status = p->state == SG_REFUSED ? sg_fail(p->refusal, "%s", p->sentence) : SURROGATE_OK;
   if (p->state == SG_UNPREPARED) {
-    status = model->backend->compile(model->client, f, p, &p->executable);
+    status = model->backend->compile(model->client, &model->settings, p, &p->executable);
     if (!status && model->self_test) status = test(model, f, p);
     if (status) {
       p->refusal = status;
@@ -365,7 +377,10 @@ int surrogate_context_destroy(surrogate_context *c) {
   free(c->out);
   free(c->source);
   free(c->target);
-  free(c->scratch);
+  for (int i = 0; c->bindings && i < c->function->num_programs; i++)
+    if (c->bindings[i]) c->model->backend->unbind(c->model->client, &c->function->programs[i], c->bindings[i]);
+  free(c->bindings);
+  free(c->guard);
   c->model->contexts--;
   free(c);
   return SURROGATE_OK;
@@ -393,8 +408,9 @@ int surrogate_context_create(surrogate_model *model, const char *function, int64
   c->out = calloc((size_t)f->num_outputs, sizeof *c->out);
   c->source = calloc((size_t)f->num_inputs, sizeof *c->source);
   c->target = calloc((size_t)f->num_outputs, sizeof *c->target);
-  c->scratch = calloc(1, model->backend->scratch_size(f));
-  if (!c->in || !c->out || !c->source || !c->target || !c->scratch) {
+  c->bindings = calloc((size_t)f->num_programs, sizeof *c->bindings);
+  c->guard = sg_allocate(sg_guard_room(f->guard));
+  if (!c->in || !c->out || !c->source || !c->target || !c->bindings || !c->guard) {
     surrogate_context_destroy(c);
     return sg_fail(SURROGATE_MEMORY, "there is no memory");
   }
@@ -424,7 +440,9 @@ static int run_batch(surrogate_context *c, sg_program *p, int64_t first, int64_t
                      void *const *outputs) {
   const sg_function *f = c->function;
   bool whole = count == p->batch;
+  void **binding = &c->bindings[p - f->programs];
   int status = whole ? SURROGATE_OK : make_room(c, p->batch);
+  if (!status && !*binding) status = c->model->backend->bind(c->model->client, p, binding);
   if (status) return status;
   for (int i = 0; i < f->num_inputs; i++) {
     size_t bytes = f->inputs[i].described.bytes;
@@ -439,7 +457,7 @@ static int run_batch(surrogate_context *c, sg_program *p, int64_t first, int64_t
   }
   for (int i = 0; i < f->num_outputs; i++)
     c->target[i] = whole ? (char *)outputs[i] + (size_t)first * f->outputs[i].described.bytes : c->out[i];
-  status = c->model->backend->run(c->model->client, f, p, c->source, c->target, c->scratch);
+  status = c->model->backend->run(c->model->client, p, *binding, c->source, c->target);
   for (int i = 0; i < f->num_outputs && !whole && !status; i++) {
     size_t bytes = f->outputs[i].described.bytes;
     memcpy((char *)outputs[i] + (size_t)first * bytes, c->out[i], (size_t)count * bytes);
@@ -479,4 +497,37 @@ int surrogate_run(surrogate_context *c, int64_t samples, const void *const *inpu
     done += count;
   }
   return status;
+}
+
+/* -- guarding -------------------------------------------------------------------------------- */
+
+static int no_guard(const surrogate_model *model, const sg_function *f) {
+  return sg_fail(SURROGATE_INVALID, "%s: %s has no guard", model->bundle.directory, f->name);
+}
+
+int surrogate_guard_threshold(const surrogate_model *model, const char *function, double *threshold) {
+  sg_function *f = find_function(model, function);
+  if (!f) return no_function(model, function);
+  if (!threshold) return sg_fail(SURROGATE_INVALID, "surrogate_guard_threshold needs a result");
+  if (!f->guard) return no_guard(model, f);
+  *threshold = sg_guard_threshold(f->guard);
+  return SURROGATE_OK;
+}
+
+int surrogate_guard(surrogate_context *c, int64_t samples, const void *const *inputs, const size_t *input_bytes,
+                    int32_t *flags, float *distances) {
+  if (!c) return sg_fail(SURROGATE_INVALID, "the context is NULL");
+  if (!c->function->guard) return no_guard(c->model, c->function);
+  if (samples < 0) return sg_fail(SURROGATE_INVALID, "%s: %lld samples", c->function->name, (long long)samples);
+  if (samples == 0) return SURROGATE_OK;
+  int status = check_arrays(c->function, true, samples, inputs, input_bytes);
+  if (!status) sg_guard_run(c->function->guard, samples, inputs, c->guard, flags, distances);
+  return status;
+}
+
+int surrogate_run_guarded(surrogate_context *c, int64_t samples, const void *const *inputs, const size_t *input_bytes,
+                          void *const *outputs, const size_t *output_bytes, int32_t *flags) {
+  /* First, since an output may be written over an input. */
+  int status = surrogate_guard(c, samples, inputs, input_bytes, flags, NULL);
+  return status ? status : surrogate_run(c, samples, inputs, input_bytes, outputs, output_bytes);
 }

@@ -27,6 +27,8 @@
 !          are ignored in inputs and NaN in outputs.
 ! Errors   Every procedure takes stat= and errmsg=, as allocate does: stat is 0 or one of the numbers of
 !          surrogate.h, and without stat= an error stops the program with its sentence.
+! Guard    call step%run(outside=flags) also says which samples lie outside the training data: integer(int32), 0 inside.
+!          call step%guard(flags) says it before the surrogate is run.
 ! Threads  A bundle may be shared by threads; a surrogate_function belongs to one at a time.
 ! Handles  Do not copy variables of these types by assignment: both would hold the same handle.
 module surrogate
@@ -38,10 +40,14 @@ module surrogate
   public :: surrogate_bundle, surrogate_function
   public :: surrogate_ok, surrogate_invalid, surrogate_abi, surrogate_damaged, surrogate_plugin
   public :: surrogate_compile, surrogate_self_test, surrogate_execute, surrogate_memory
+  public :: surrogate_inside, surrogate_outside_range, surrogate_outside_distribution
 
   integer, parameter :: surrogate_ok = 0, surrogate_invalid = 1, surrogate_abi = 2, surrogate_damaged = 3
   integer, parameter :: surrogate_plugin = 4, surrogate_compile = 5, surrogate_self_test = 6
   integer, parameter :: surrogate_execute = 7, surrogate_memory = 8
+
+  ! What the guard says of a sample: 0, or a sum of the others (see surrogate.h).
+  integer(int32), parameter :: surrogate_inside = 0, surrogate_outside_range = 1, surrogate_outside_distribution = 2
 
   integer(c_int), parameter :: abi_version = 1, max_rank = 7
   integer(c_int), parameter :: input = 0, output = 1, type_real = 0, type_integer = 1
@@ -83,6 +89,8 @@ module surrogate
     procedure :: create => function_create
     procedure :: destroy => function_destroy
     procedure :: run => function_run
+    procedure :: guard => function_guard             !< which samples lie outside the training data
+    procedure :: has_guard => function_has_guard
     procedure :: num_inputs => function_num_inputs
     procedure :: num_outputs => function_num_outputs
     procedure :: input_name => function_input_name
@@ -107,6 +115,9 @@ module surrogate
     integer(c_size_t) :: struct_size
     type(c_ptr) :: plugin, platform
     integer(c_int) :: device, lazy, skip_self_test
+    type(c_ptr) :: backend
+    integer(c_int) :: threads
+    type(c_ptr) :: cache
   end type c_options
 
   type, bind(C) :: c_argument
@@ -191,6 +202,17 @@ module surrogate
       type(c_ptr), value :: output_bytes
       integer(c_int) :: status
     end function c_run
+    function c_guard(context, samples, inputs, input_bytes, flags, distances) bind(C, name='surrogate_guard') &
+        result(status)
+      import :: c_ptr, c_int, c_int32_t, c_int64_t
+      type(c_ptr), value :: context
+      integer(c_int64_t), value :: samples
+      type(c_ptr), intent(in) :: inputs(*)
+      type(c_ptr), value :: input_bytes
+      integer(c_int32_t), intent(out) :: flags(*)
+      type(c_ptr), value :: distances
+      integer(c_int) :: status
+    end function c_guard
     function c_strlen(text) bind(C, name='strlen') result(size)
       import :: c_ptr, c_size_t
       type(c_ptr), value :: text
@@ -265,22 +287,23 @@ contains
   ! -- the bundle ----------------------------------------------------------------------------------
 
   !> Open a Bundle. plugin: path of a PJRT plugin (else SURROGATE_PLUGIN, else the one the Bundle records); platform:
-  !> 'cpu' by default; device: from 0; lazy: compile and test only what is used, when it is created.
-  subroutine bundle_open(this, directory, plugin, platform, device, lazy, stat, errmsg)
+  !> 'cpu' by default; device: from 0; lazy: compile and test only what is used, when it is created; backend: 'pjrt' or
+  !> 'onnx'; threads: that ONNX Runtime computes a call on; cache: 'user', a directory or 'off' (surrogate.h, "Cache").
+  subroutine bundle_open(this, directory, plugin, platform, device, lazy, backend, threads, cache, stat, errmsg)
     class(surrogate_bundle), intent(inout) :: this
     character(*), intent(in) :: directory
-    character(*), intent(in), optional :: plugin, platform
-    integer, intent(in), optional :: device
+    character(*), intent(in), optional :: plugin, platform, backend, cache
+    integer, intent(in), optional :: device, threads
     logical, intent(in), optional :: lazy
     integer, intent(out), optional :: stat
     character(*), intent(inout), optional :: errmsg
-    character(:), allocatable, target :: plugin_text, platform_text
+    character(:), allocatable, target :: plugin_text, platform_text, backend_text, cache_text
     type(c_options) :: options
     if (c_associated(this%handle)) then
       call report(surrogate_invalid, 'the bundle is open already', stat, errmsg)
       return
     end if
-    options = c_options(c_sizeof(options), c_null_ptr, c_null_ptr, 0, 0, 0)
+    options = c_options(c_sizeof(options), c_null_ptr, c_null_ptr, 0, 0, 0, c_null_ptr, 0, c_null_ptr)
     if (present(plugin)) then
       plugin_text = trim(plugin)//c_null_char
       options%plugin = c_loc(plugin_text)
@@ -289,6 +312,15 @@ contains
       platform_text = trim(platform)//c_null_char
       options%platform = c_loc(platform_text)
     end if
+    if (present(backend)) then
+      backend_text = trim(backend)//c_null_char
+      options%backend = c_loc(backend_text)
+    end if
+    if (present(cache)) then
+      cache_text = trim(cache)//c_null_char
+      options%cache = c_loc(cache_text)
+    end if
+    if (present(threads)) options%threads = int(threads, c_int)
     if (present(device)) options%device = int(device, c_int)
     if (present(lazy)) options%lazy = merge(1_c_int, 0_c_int, lazy)
     call report_c(c_open(abi_version, trim(directory)//c_null_char, options, this%handle), stat, errmsg)
@@ -528,30 +560,55 @@ contains
     if (i > 0) values = this%slots(i)%levels
   end function function_levels
 
-  !> Run on the samples that were set. Every input must have been set, with one number of samples.
-  subroutine function_run(this, stat, errmsg)
-    class(surrogate_function), intent(inout) :: this
+  !> How many samples every input was set with; 0 after an error that was reported.
+  function samples_set(this, stat, errmsg) result(samples)
+    class(surrogate_function), intent(in) :: this
     integer, intent(out), optional :: stat
     character(*), intent(inout), optional :: errmsg
-    type(c_ptr) :: addresses(this%inputs + this%outputs)
     integer(int64) :: samples
     integer :: i
+    samples = 0
     if (.not. c_associated(this%context)) then
       call report(surrogate_invalid, 'the function was not created', stat, errmsg)
       return
     end if
-    samples = this%slots(1)%samples
     do i = 1, this%inputs
       if (this%slots(i)%samples == 0) then
         call report(surrogate_invalid, this%name//": input '"//this%slots(i)%name//"' was not set", stat, errmsg)
         return
       end if
-      if (this%slots(i)%samples /= samples) then
+      if (this%slots(i)%samples /= this%slots(1)%samples) then
         call report(surrogate_invalid, this%name//": input '"//this%slots(i)%name//"' has "// &
-          number(this%slots(i)%samples)//" samples, '"//this%slots(1)%name//"' has "//number(samples), stat, errmsg)
+          number(this%slots(i)%samples)//" samples, '"//this%slots(1)%name//"' has "// &
+          number(this%slots(1)%samples), stat, errmsg)
         return
       end if
     end do
+    samples = this%slots(1)%samples
+  end function samples_set
+
+  !> Run on the samples that were set. Every input must have been set, with one number of samples.
+  !> outside: (samples), 0 for those whose inputs lie within the training data; see surrogate.h on the guard.
+  subroutine function_run(this, stat, errmsg, outside)
+    class(surrogate_function), intent(inout) :: this
+    integer, intent(out), optional :: stat
+    character(*), intent(inout), optional :: errmsg
+    integer(int32), intent(out), optional :: outside(:)
+    type(c_ptr) :: addresses(this%inputs + this%outputs)
+    integer(int64) :: samples
+    integer :: i, problem
+    samples = samples_set(this, stat, errmsg)
+    if (samples == 0) return
+    if (present(outside)) then
+      problem = surrogate_ok
+      if (present(stat)) then
+        call function_guard(this, outside, stat=problem, errmsg=errmsg)
+        stat = problem
+      else
+        call function_guard(this, outside)
+      end if
+      if (problem /= surrogate_ok) return
+    end if
     do i = 1, this%inputs + this%outputs
       call make_room(this%slots(i), samples)
       addresses(i) = this%slots(i)%at
@@ -559,6 +616,55 @@ contains
     call report_c(c_run(this%context, samples, addresses(1:this%inputs), c_null_ptr, &
       addresses(this%inputs + 1:), c_null_ptr), stat, errmsg)
   end subroutine function_run
+
+  !> Which of the samples that were set lie outside the training data: flags (samples), 0 inside, else the sum of
+  !> surrogate_outside_range and surrogate_outside_distribution. distance: (samples), 1 for a typical one.
+  subroutine function_guard(this, flags, distance, stat, errmsg)
+    class(surrogate_function), intent(inout) :: this
+    integer(int32), intent(out) :: flags(:)
+    real(real32), intent(out), optional :: distance(:)
+    integer, intent(out), optional :: stat
+    character(*), intent(inout), optional :: errmsg
+    type(c_ptr) :: addresses(this%inputs)
+    real(c_float), allocatable, target :: distances(:)
+    integer(c_int32_t), allocatable :: found(:)
+    integer(int64) :: samples
+    integer(c_int) :: status
+    integer :: i
+    flags = surrogate_inside
+    samples = samples_set(this, stat, errmsg)
+    if (samples == 0) return
+    if (size(flags, kind=int64) /= samples) then
+      call report(surrogate_invalid, this%name//': the flags of the guard are '//number(size(flags, kind=int64))// &
+        ', the samples '//number(samples), stat, errmsg)
+      return
+    end if
+    if (present(distance)) then
+      if (size(distance, kind=int64) /= samples) then
+        call report(surrogate_invalid, this%name//': the distances of the guard are '// &
+          number(size(distance, kind=int64))//', the samples '//number(samples), stat, errmsg)
+        return
+      end if
+    end if
+    do i = 1, this%inputs
+      addresses(i) = this%slots(i)%at
+    end do
+    allocate (found(samples), distances(samples))
+    status = c_guard(this%context, samples, addresses, c_null_ptr, found, c_loc(distances))
+    if (status == surrogate_ok) flags = found
+    if (status == surrogate_ok .and. present(distance)) distance = distances
+    call report_c(status, stat, errmsg)
+  end subroutine function_guard
+
+  !> Whether the Bundle carries a guard for this function.
+  function function_has_guard(this) result(present_there)
+    class(surrogate_function), intent(in) :: this
+    logical :: present_there
+    type(c_ptr) :: none(1)
+    integer(c_int32_t) :: nothing(1)
+    none = c_null_ptr
+    present_there = c_guard(this%context, 0_c_int64_t, none, c_null_ptr, nothing, c_null_ptr) == surrogate_ok
+  end function function_has_guard
 
   !> Memory for samples of an argument, at a multiple of the alignment; what it holds survives if it is enough.
   subroutine make_room(this, samples)

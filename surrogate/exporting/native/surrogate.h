@@ -15,7 +15,7 @@
  * A potential (a Bundle of energies and forces of atoms) is called by surrogate_atoms_run; see "Atoms" below.
  *
  * Build   cc -std=c11 -O2 -fPIC -fvisibility=hidden -shared -o libsurrogate.so \
- *            surrogate.c sg_atoms.c sg_bundle.c sg_json.c sg_neighbors.c sg_pjrt.c sg_plugin.c sg_sha256.c -ldl -lpthread
+ *            surrogate.c sg_*.c -ldl -lpthread
  *         or CMakeLists.txt beside this file. It needs a C11 compiler and a POSIX system, nothing else.
  *
  * Plugin  The programs of a Bundle are compiled, when it is opened, by a PJRT plugin: a shared library such as
@@ -25,6 +25,17 @@
  *           3. the file whose name and SHA-256 the Bundle's manifest records, if it lies in a directory of
  *              SURROGATE_PLUGIN_PATH, in the directory that the library was built with, or beside the library.
  *         A Bundle never says from where code is loaded.
+ *         A Bundle may hold its programs for ONNX Runtime as well: the plugin then is libonnxruntime.so.1.*, 1.22 or
+ *         younger, of the Python package onnxruntime. Which of the two serves is said by surrogate_options.backend
+ *         or SURROGATE_BACKEND ("pjrt", "onnx"), else by the kind of the plugin that 1 or 2 names, else by the
+ *         Bundle, which records the one that was faster when it was made. SURROGATE_ONNXRUNTIME names the
+ *         plugin of "onnx" alone, before SURROGATE_PLUGIN.
+ *
+ * Cache   Compiling takes a PJRT plugin seconds for large networks. With surrogate_options.cache or SURROGATE_CACHE set
+ *         to "user" ($XDG_CACHE_HOME/surrogate/executables, ~/.cache/...) or to a directory, compiled programs are
+ *         kept for the next process on this kind of machine: keyed on plugin, processor, options and program, verified
+ *         by their hash, from directories and files of the caller's own that nobody else can write. They are machine
+ *         code: give no directory to others. The self-test is made with them as with others.
  *
  * Arrays  Every argument is a dense array of float32 or int32 with its samples outermost: for n samples
  *         of an argument of shape {8, 16} the caller passes n * 8 * 16 elements, C order (in Fortran order the
@@ -91,13 +102,16 @@ typedef struct surrogate_options {
   int device;           /* which of the platform's devices, from 0 */
   int lazy;             /* 1: compile and check nothing before it is needed */
   int skip_self_test;   /* 1: do not compare with the golden vectors; the results are then nobody's promise */
+  const char *backend;  /* "pjrt" or "onnx"; NULL: see "Plugin" above */
+  int threads;          /* that ONNX Runtime computes one call on; 0: one. PJRT computes a call on one */
+  const char *cache;    /* "user", a directory, or "off"; NULL: as SURROGATE_CACHE says, else off. See "Cache" above */
 } surrogate_options;
 
 /* One argument, in C order. Pointers are valid until surrogate_close. */
 typedef struct surrogate_argument {
   size_t struct_size; /* sizeof(surrogate_argument), set by the caller */
   const char *name;
-  const char *role;  /* prognostic, diagnostic, forcing, time */
+  const char *role;  /* prognostic, diagnostic, forcing, static, time */
   const char *units; /* as the training data spell them; "1" where there are none */
   const char *description;
   int dtype; /* SURROGATE_FLOAT32 or SURROGATE_INT32 */
@@ -125,12 +139,14 @@ SURROGATE_API int surrogate_open(int abi_version, const char *directory, const s
 /* Close; NULL is allowed. Contexts must have been destroyed, or SURROGATE_INVALID is returned and it stays open. */
 SURROGATE_API int surrogate_close(surrogate_model *model);
 
-/* Functions of the Bundle: "step" advances a field model by one time step; "steps10" by ten. */
+/* Functions of the Bundle: "step" advances a field model by one time step, "steps10" by ten, a sample being a whole map;
+ * "point" takes columns, each a sample apart from all others, as a parameterisation is called. */
 SURROGATE_API int surrogate_num_functions(const surrogate_model *model);
 SURROGATE_API const char *surrogate_function_name(const surrogate_model *model, int index); /* NULL beyond the last */
 
 /* A fact about the Bundle as text, or NULL: "name", "time_step" (ISO 8601), "calendar", "missing", "platform",
- * "plugin" (its path), "plugin_version" (of the PJRT interface, "0.115"), "digest" (of the manifest). */
+ * "backend", "plugin" (its path), "plugin_version" (of the PJRT interface, "0.115", or of ONNX Runtime), "digest" (of
+ * the manifest), "cache" (what it gave and why not more; valid until the next call). */
 SURROGATE_API const char *surrogate_info(const surrogate_model *model, const char *key);
 
 /* Coordinate of the grid: "latitude" (rows, ascending, degrees north) or "longitude" (columns). */
@@ -271,6 +287,30 @@ SURROGATE_API int surrogate_atoms_prepare(surrogate_atoms *atoms, int64_t num_at
 /* Energy and its derivatives of one system. */
 SURROGATE_API int surrogate_atoms_run(surrogate_atoms *atoms, const surrogate_system *system,
                                       surrogate_energies *result);
+/* The guard: whether the inputs of a sample lie within what the surrogate was trained on.
+ *
+ * A flag is 0, or the sum of SURROGATE_OUTSIDE_RANGE (an input lies outside the range of the training data, widened by
+ * the margin that the export chose; any point of a map counts) and SURROGATE_OUTSIDE_DISTRIBUTION (each may be
+ * in range, but not together: the Mahalanobis distance of the column's numbers, or of the maps' area means, exceeds
+ * the threshold). The distance is divided by the root of the number of inputs: a typical sample has 1. What is not a
+ * number is outside. Dates are not looked at. What a caller does with it is the caller's business: its own physics,
+ * a shorter step, a line in the log.
+ *
+ * Potentials have no guard yet. It costs a few per cent of a network's call and allocates nothing.
+ */
+enum { SURROGATE_INSIDE = 0, SURROGATE_OUTSIDE_RANGE = 1, SURROGATE_OUTSIDE_DISTRIBUTION = 2 };
+
+/* The distance beyond which a sample is outside; SURROGATE_INVALID where the function has no guard. */
+SURROGATE_API int surrogate_guard_threshold(const surrogate_model *model, const char *function, double *threshold);
+
+/* Look at inputs without running. flags: one per sample, or NULL; distances: one per sample, or NULL. */
+SURROGATE_API int surrogate_guard(surrogate_context *context, int64_t samples, const void *const *inputs,
+                                  const size_t *input_bytes, int32_t *flags, float *distances);
+
+/* surrogate_run, after surrogate_guard has filled flags. The outputs of all samples are computed, whatever the flags. */
+SURROGATE_API int surrogate_run_guarded(surrogate_context *context, int64_t samples, const void *const *inputs,
+                                        const size_t *input_bytes, void *const *outputs, const size_t *output_bytes,
+                                        int32_t *flags);
 
 #ifdef __cplusplus
 }

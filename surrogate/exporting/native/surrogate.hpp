@@ -54,13 +54,17 @@ struct argument {
 class bundle {
  public:
   explicit bundle(const std::string &directory, const std::string &plugin = "", const std::string &platform = "",
-                  int device = 0, bool lazy = false) {
+                  int device = 0, bool lazy = false, const std::string &backend = "", int threads = 0,
+                  const std::string &cache = "") {
     surrogate_options options = {};
     options.struct_size = sizeof options;
     options.plugin = plugin.empty() ? nullptr : plugin.c_str();
     options.platform = platform.empty() ? nullptr : platform.c_str();
     options.device = device;
     options.lazy = lazy;
+    options.backend = backend.empty() ? nullptr : backend.c_str();
+    options.threads = threads;
+    options.cache = cache.empty() ? nullptr : cache.c_str();
     check(surrogate_open(SURROGATE_ABI_VERSION, directory.c_str(), &options, &handle_));
   }
   ~bundle() { surrogate_close(handle_); }
@@ -153,6 +157,23 @@ class function {
   function &run(std::int64_t samples) {
     check(surrogate_run(context_, samples, in_.data(), in_bytes_.data(), out_.data(), out_bytes_.data()));
     return *this;
+  }
+
+  /// Run, and say of each sample whether its inputs lie outside the training data: 0 where they do not; see surrogate.h.
+  std::vector<std::int32_t> run_guarded(std::int64_t samples) {
+    std::vector<std::int32_t> flags(static_cast<std::size_t>(samples));
+    check(surrogate_run_guarded(context_, samples, in_.data(), in_bytes_.data(), out_.data(), out_bytes_.data(),
+                                flags.data()));
+    return flags;
+  }
+
+  /// The same without running.
+  std::vector<std::int32_t> guard(std::int64_t samples, std::vector<float> *distances = nullptr) const {
+    std::vector<std::int32_t> flags(static_cast<std::size_t>(samples));
+    if (distances) distances->resize(flags.size());
+    check(surrogate_guard(context_, samples, in_.data(), in_bytes_.data(), flags.data(),
+                          distances ? distances->data() : nullptr));
+    return flags;
   }
 
  private:
