@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 import logging
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -110,7 +111,9 @@ def _dynamics(
     """Dynamics from the configuration of lowest energy per atom of those that are scored."""
     settings, meaning = domain.experiment.evaluate, domain.meaning
     start = without_labels(frames[int(np.argmin(predicted.energy / frames.row_size))])
-    log.info("molecular dynamics from %s", start.place(0))
+    # A file's name without its directories: this is the title of pictures.
+    label = f"{Path(start.groups[start.group[0]]).name} frame {start.frame[0]}"
+    log.info("molecular dynamics from %s", label)
     model = Trained(graphdef, params, meaning.geometry, meaning.dtype, meaning.members, meaning.spread_factor)
     start = large_enough(start)
     known = None
@@ -118,7 +121,7 @@ def _dynamics(
         known = reference_frames(make_calculator, start, settings.temperature)
     with bar_for("molecular dynamics", "steps") as progress:
         table, pictures, _ = probe_dynamics(
-            model, start, f"{start.place(0)}, {start.num_atoms} atoms", kelvin=settings.temperature,
+            model, start, f"{label}, {start.num_atoms} atoms", kelvin=settings.temperature,
             picoseconds=settings.dynamics, reference=known, reference_name="the data's method", progress=progress,
         )  # fmt: skip
     return table, pictures
