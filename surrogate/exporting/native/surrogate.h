@@ -296,7 +296,7 @@ SURROGATE_API int surrogate_atoms_run(surrogate_atoms *atoms, const surrogate_sy
  * number is outside. Dates are not looked at. What a caller does with it is the caller's business: its own physics,
  * a shorter step, a line in the log.
  *
- * Potentials have no guard yet. It costs a few per cent of a network's call and allocates nothing.
+ * Potentials have no guard yet. It looks at each input once and allocates nothing.
  */
 enum { SURROGATE_INSIDE = 0, SURROGATE_OUTSIDE_RANGE = 1, SURROGATE_OUTSIDE_DISTRIBUTION = 2 };
 
