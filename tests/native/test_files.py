@@ -445,11 +445,11 @@ def test_a_layout_of_ours_is_that_of_the_plugins_own_header(tmp_path: Path) -> N
 
 def test_a_surrogate_without_an_exported_form_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="of the kind int have no exported form yet"):
-        writing._functions(3, [1])
+        writing._functions(3, [1], "field", [1], (), 1e-6)
     surrogate = make(tmp_path / "m", shape=(3, 4), history=1, monthly=False, features=(), land=False)
     nameless = FieldSurrogate(surrogate.manifest, surrogate.frame, surrogate.graphdef, surrogate.params)
     with pytest.raises(UserError, match="no directory"):
-        writing._functions(nameless, [1])
+        writing._functions(nameless, [1], "field", [1], (), 1e-6)
 
 
 def mutate(copy: Path, tmp_path: Path, rounds: int, seed: int) -> int:

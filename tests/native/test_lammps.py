@@ -24,10 +24,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def alloy(plugin, library, tmp_path_factory):  # type: ignore[no-untyped-def]
-    out = tmp_path_factory.mktemp("lammps") / "alloy.sg"
-    return export_bundle(
-        make_potential("potential"), out, capacities=[(32, 64), (120, 64)], plugins={"cpu": str(plugin)}
-    )
+    folder = tmp_path_factory.mktemp("lammps")
+    model = make_potential("potential", folder / "model")
+    return export_bundle(model, folder / "alloy.sg", capacities=[(32, 64), (120, 64)], plugins={"cpu": str(plugin)})
 
 
 @pytest.fixture(scope="module")
