@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +66,8 @@ class Calculator(AseCalculator):
         UserError: when asked, for elements that were not trained on, atoms in one place, a cell without volume.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
-    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
+    implemented_properties: list[str] = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012  as ASE has it
+    ignored_changes: set[str] = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
         self, graphdef: Any, params: PyTree, geometry: AtomsGeometry, *, dtype: str = "float32", members: int = 0,
@@ -123,7 +123,7 @@ class Calculator(AseCalculator):
             self.results["force_spread"] = np.asarray(out.force_spread, float)[:num]
 
     def _frames(self) -> Frames:
-        atoms = self.atoms
+        atoms: Any = self.atoms
         return Frames(
             atoms.get_positions(), atoms.get_atomic_numbers(), atoms.cell.array[None], atoms.pbc[None],
             np.array([len(atoms)]), groups=(str(atoms.symbols),),

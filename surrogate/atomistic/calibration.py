@@ -27,7 +27,7 @@ from surrogate.data.atoms import Frames
 
 _BINS = 12
 # Where symmetry makes a force zero for every potential, spread and error are rounding and their ratio says nothing.
-_ZERO_FORCE, _ZERO_ENERGY = 1e-5, 1e-7  # eV/Å, eV/atom
+_ZERO_FORCE, _ZERO_ENERGY = 1e-4, 1e-6  # eV/Å, eV/atom
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def reliability(key: str, units: str, error: np.ndarray, spread: np.ndarray, zer
     """Of absolute errors (K,) and standard deviations (K,); values where both are below ``zero`` do not count.
 
     Raises:
-        UserError: when there is no error to compare with, or a spread is zero where there is one.
+        UserError: when there is no error to compare with, a value is not finite, or most spreads are zero.
     """
     counts = (error > zero) | (spread > zero)
     error, spread = np.asarray(error, float)[counts], np.asarray(spread, float)[counts]
@@ -105,11 +105,13 @@ def reliability(key: str, units: str, error: np.ndarray, spread: np.ndarray, zer
         raise UserError(f"{key}: neither errors nor spreads differ from zero, so there is nothing to calibrate")
     if not (np.isfinite(error).all() and np.isfinite(spread).all()):
         raise UserError(f"{key}: an error or a spread is not finite")
-    if (spread <= 0).any():
+    if 2 * np.count_nonzero(spread) < spread.size:
         raise UserError(
-            f"{key}: the ensemble's members agree exactly at {int((spread <= 0).sum())} of {spread.size} values where "
-            "they are wrong; were they trained with different seeds?"
+            f"{key}: the ensemble's members agree exactly at {int((spread == 0).sum())} of {spread.size} values where they "
+            "are wrong; were they trained with different seeds?"
         )
+    # A few may agree by the rounding of float32: they are as sure as the surest of the others.
+    spread = np.maximum(spread, spread[spread > 0].min())
     factor = float(np.sqrt(np.mean((error / spread) ** 2)))
     groups = np.array_split(np.argsort(spread, kind="stable"), min(_BINS, len(spread)))
     rms = lambda values: np.array([np.sqrt(np.mean(values[g] ** 2)) for g in groups])  # noqa: E731

@@ -18,7 +18,7 @@ from surrogate.data.atoms_units import to_voigt
 
 _I = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 # Independent constants of a crystal system, and the entries (from 1) of the matrix that are equal by symmetry.
-_INDEPENDENT = {
+_INDEPENDENT: dict[str, dict[str, tuple[str, ...]]] = {
     "cubic": {"C11": ("11", "22", "33"), "C12": ("12", "13", "23"), "C44": ("44", "55", "66")},
     "hexagonal": {"C11": ("11", "22"), "C12": ("12",), "C13": ("13", "23"), "C33": ("33",), "C44": ("44", "55")},
     "tetragonal": {"C11": ("11", "22"), "C12": ("12",), "C13": ("13", "23"), "C33": ("33",), "C44": ("44", "55"),
@@ -69,7 +69,8 @@ def elastic_constants(predictor: Predictor, relaxed: Frames, strain: float = 0.0
         np.concatenate(positions), np.tile(relaxed.species, 12), np.array(cells), np.ones((12, 3), bool),
         np.repeat(relaxed.row_size, 12), groups=(f"{relaxed.groups[0]} strained",),
     )  # fmt: skip
-    _, predicted = relax(predictor, strained, "fixed")
+    # What the ions have left to go is to be small beside what the strain moves them by.
+    _, predicted = relax(predictor, strained, "fixed", max_force=1e-4)
     stress = to_voigt(predicted.stress) * GPA
     rows = (stress[0::2] - stress[1::2]) / (2 * strain)  # row j: ∂σ/∂ε_j
     return Elastic((rows + rows.T) / 2, float(np.abs(rows - rows.T).max()))

@@ -35,8 +35,9 @@ def motion_of(
     """Masses (N,) in u, ``time_step`` in fs, ``friction`` in 1/fs."""
     masses = np.asarray(masses, np.float64)[:, None]
     noise = np.sqrt(-np.expm1(-2 * friction * time_step) * KB * kelvin * ACCELERATION / masses)
-    numbers = (time_step, ACCELERATION / masses, np.exp(-friction * time_step), noise)
-    return Motion(*(jnp.asarray(x, dtype) for x in numbers), key=jax.random.key(seed))
+    keep = np.exp(-friction * time_step)
+    step, force, left, kick = (jnp.asarray(x, dtype) for x in (time_step, ACCELERATION / masses, keep, noise))
+    return Motion(step, force, left, kick, jax.random.key(seed))
 
 
 Drift = Callable[[Places, jax.Array, jax.Array, Motion], tuple[Places, jax.Array]]

@@ -144,7 +144,8 @@ def dispersion(
         density: points per Å⁻¹ of the path, both ends of every piece among them.
     """
     reciprocal = np.linalg.inv(constants.cell).T
-    start, labels, points = 0.0, [], {}
+    start, labels = 0.0, []
+    points: dict[str, np.ndarray] = {}
     distances, frequencies = [], []
     for segment in path:
         along, wave_vectors = [np.array([start])], [np.asarray(segment[0][1], float)[None]]

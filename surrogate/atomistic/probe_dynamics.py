@@ -35,86 +35,112 @@ def repeated(frame: Frames, counts: tuple[int, int, int]) -> Frames:
     )  # fmt: skip
 
 
+def large_enough(frame: Frames) -> Frames:
+    """One frame, repeated along its shortest periodic vectors until it has :data:`LEAST_ATOMS` atoms.
+
+    Raises:
+        UserError: for several frames.
+    """
+    axes: list[int] = np.flatnonzero(frame.pbc[0]).tolist() if len(frame) == 1 else []
+    counts = [1, 1, 1]
+    while axes and frame.num_atoms * int(np.prod(counts)) < LEAST_ATOMS:
+        lengths = np.linalg.norm(frame.cell[0], axis=1) * counts
+        counts[min(axes, key=lambda a: lengths[a])] += 1
+    return repeated(frame, (counts[0], counts[1], counts[2]))
+
+
 def probe_dynamics(
     model: Any,
     frame: Frames,
+    name: str,
     *,
     kelvin: float = 300.0,
     picoseconds: float = 50.0,
     equilibration: float = 2.0,
     time_step: float = 1.0,
     seed: int = 0,
+    reference: Frames | None = None,
+    reference_name: str = "data",
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], xr.Dataset]:
     """Dynamics from one frame, which is repeated where it is small and periodic.
 
     Args:
         model: as :func:`~surrogate.atomistic.dynamics.run_dynamics` takes.
-        kelvin: of the thermostat, which equilibrates for ``equilibration`` ps before its heat bath is taken away.
+        name: of the system, in tables and pictures.
+        kelvin: of the thermostat, which equilibrates for ``equilibration`` ps before it is taken away.
         picoseconds: at constant energy.
         time_step: fs.
+        reference: frames of the same substance at that temperature and density by another method, for the radial
+            distribution.
 
     Returns:
-        Numbers (``drift`` in meV/atom/ps, ``temperature`` and its ``temperature_std`` in K, ``atoms_lost``, ``atoms``,
-        ``picoseconds``, ``steps_per_s``, ``notes``); series (``time`` in ps, ``energy`` as change in meV/atom, ``temperature``,
-        ``r`` and ``g`` by pair where there is a density); the trajectory at constant energy. A run that breaks is a result:
-        what was recorded before counts, and a note says what happened.
+        For ``Evaluation.extra["dynamics"]``: name → ``drift`` (meV/atom/ps), ``temperature`` and ``temperature_std`` (K),
+        ``atoms_lost``, ``atoms``, ``picoseconds``, ``time_step_fs``, ``thermostat_K``, ``steps_per_s``, ``notes``. For
+        ``Evaluation.pictures["atoms"]``: ``dynamics`` and ``radial``. And the trajectory at constant energy. A run that
+        breaks is a result: what was recorded before counts, and a note says what happened.
 
     Raises:
         UserError: for what cannot be a start.
     """
-    axes = np.flatnonzero(frame.pbc[0]) if len(frame) == 1 else []
-    counts = [1, 1, 1]
-    while len(axes) and frame.num_atoms * int(np.prod(counts)) < LEAST_ATOMS:
-        lengths = np.linalg.norm(frame.cell[0], axis=1) * counts
-        counts[min(axes, key=lambda a: lengths[a])] += 1
-    start = repeated(frame, (counts[0], counts[1], counts[2]))
+    start = large_enough(frame)
     warming, steps = max(1, round(1000 * equilibration / time_step)), max(1, round(1000 * picoseconds / time_step))
-    every = max(1, round(10 / time_step))  # 10 fs resolve most vibrations' periods
+    every = max(1, round(10 / time_step))  # 10 fs resolve most vibrations
     while steps // every > 5000:
         every *= 2
     in_all = warming + steps
     notes: list[str] = []
-    began = time.perf_counter()
+    facts: dict[str, Any] = {"atoms": start.num_atoms, "time_step_fs": time_step, "thermostat_K": kelvin}
     try:
-        warm = run_dynamics(
+        run = run_dynamics(
             model, start, ensemble="nvt", temperature=kelvin, steps=warming, save_every=warming, time_step=time_step,
             seed=seed, progress=None if progress is None else lambda done, _: progress(done, in_all),
         )  # fmt: skip
-        velocities = warm["velocities"].values[-1]
-        mass = warm["mass"].values
-        # What the thermostat gave the whole is no heat.
-        velocities = velocities - (mass[:, None] * velocities).sum(0) / mass.sum()
+        velocities, mass = run["velocities"].values[-1], run["mass"].values
+        if len(mass) > 1:  # what the thermostat gave the whole is no heat
+            velocities = velocities - (mass[:, None] * velocities).sum(0) / mass.sum()
         began = time.perf_counter()
         run = run_dynamics(
-            model, _placed(start, warm["positions"].values[-1]), steps=steps, save_every=every, time_step=time_step,
+            model, _placed(start, run["positions"].values[-1]), steps=steps, save_every=every, time_step=time_step,
             velocities=velocities, progress=None if progress is None else lambda done, _: progress(warming + done, in_all),
         )  # fmt: skip
+        facts["steps_per_s"] = steps / (time.perf_counter() - began)
     except DynamicsError as error:
         run = error.dataset
         notes.append(str(error))
-    spent = time.perf_counter() - began
-    long_enough = run.sizes["time"] >= 3 and run.attrs["ensemble"] == "nve"
-    table: dict[str, Any] = {
-        "drift": energy_drift(run) if long_enough else None,
-        "temperature": float(run["temperature"].mean()) if long_enough else None,
-        "temperature_std": float(run["temperature"].std()) if long_enough else None,
-        "atoms_lost": int(run["atoms_lost"].max()) if run.sizes["time"] else 0,
-        "atoms": start.num_atoms,
-        "picoseconds": float(run["time"].values[-1]) if long_enough else 0.0,
-        "time_step_fs": time_step,
-        "steps_per_s": steps / spent if not notes else None,
+    if run.attrs["ensemble"] != "nve" or run.sizes["time"] < 3:
+        return {name: facts | {"picoseconds": 0.0, "notes": notes}}, {"dynamics": [], "radial": []}, run
+    facts |= {
+        "picoseconds": float(run["time"].values[-1]),
+        "drift": energy_drift(run),
+        "temperature": float(run["temperature"].mean()),
+        "temperature_std": float(run["temperature"].std()),
+        "atoms_lost": int(run["atoms_lost"].max()),
         "notes": notes,
     }
-    series: dict[str, Any] = {}
-    if long_enough:
-        change = 1000 * (run["total_energy"] - run["total_energy"][0]) / run.sizes["atom"]
-        series = {"time": run["time"].values, "energy": change.values, "temperature": run["temperature"].values}
-        if start.pbc.all():
-            thin = run.isel(time=slice(None, None, max(1, run.sizes["time"] // 200)))
-            found = radial_distribution(thin, r_max=8.0, bins=160)
-            series |= {"r": found["r"].values, "g": {str(p): found["g"].sel(pair=p).values for p in found["pair"].values}}
-    return table, series, run
+    conservation = {
+        "name": name, "time": 1000 * run["time"].values, "total_energy": run["total_energy"].values,
+        "temperature": run["temperature"].values, "num_atoms": start.num_atoms, "start_temperature": kelvin,
+    }  # fmt: skip
+    return {name: facts}, {"dynamics": [conservation], "radial": _radial(run, name, reference, reference_name)}, run
+
+
+def _radial(run: xr.Dataset, name: str, reference: Frames | None, reference_name: str) -> list[dict[str, Any]]:
+    """A panel a pair, nothing where there is no density; of some two hundred moments of the run."""
+    if not run["periodic"].values.all():
+        return []
+    thin = run.isel(time=slice(None, None, max(1, run.sizes["time"] // 200)))
+    found = radial_distribution(thin, r_max=8.0, bins=160)
+    pairs = [str(p) for p in found["pair"].values]
+    beside = None if reference is None else radial_distribution(reference, r_max=8.0, bins=160, pairs=pairs)
+    return [
+        {
+            "name": f"{name}: {pair}" if pair != "all" else name, "distance": found["r"].values,
+            "surrogate": found["g"].sel(pair=pair).values,
+            "reference": None if beside is None else beside["g"].sel(pair=pair).values, "reference_name": reference_name,
+        }
+        for pair in pairs
+    ]  # fmt: skip
 
 
 def _placed(frame: Frames, positions: np.ndarray) -> Frames:

@@ -164,6 +164,18 @@ def find_crystals(frames: Frames, most: int = 6) -> tuple[str, ...]:
     return tuple(found[:most])
 
 
+def choose_crystals(names: Sequence[str], frames: Frames) -> tuple[str, ...]:
+    """``evaluate.crystals`` with ``auto`` replaced by what :func:`find_crystals` finds; each once.
+
+    Raises:
+        UserError: for a name that is no crystal, so that a long training does not end in one.
+    """
+    chosen = dict.fromkeys(n for name in names for n in (find_crystals(frames) if name == "auto" else (name,)))
+    for name in chosen:
+        crystal(name)
+    return tuple(chosen)
+
+
 def _known(composition: dict[str, int]) -> list[str]:
     if len(composition) == 1:
         symbol = next(iter(composition))

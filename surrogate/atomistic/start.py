@@ -105,9 +105,9 @@ def check_settings(
     for name, value in (("steps", steps), ("save_every", save_every)):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 1 <= value < 2**31 - 1:
             raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
-    for name, value, zero in (
+    for name, number, zero in (
         ("temperature (K)", temperature, True), ("time_step (fs)", time_step, False), ("skin (Å)", skin, True),
         ("friction (1/ps)", friction, ensemble == "nve"),
     ):  # fmt: skip
-        if not (np.isfinite(value) and (value > 0 or (zero and value == 0))):
-            raise UserError(f"{name} must be a {'number of at least 0' if zero else 'positive number'}, got {value}")
+        if not (np.isfinite(number) and (number > 0 or (zero and number == 0))):
+            raise UserError(f"{name} must be a {'number of at least 0' if zero else 'positive number'}, got {number}")

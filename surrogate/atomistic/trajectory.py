@@ -54,9 +54,12 @@ class Records:
 
 
 def empty_records(rows: int, num_atoms: int, dtype: str) -> Records:
-    shapes = ((num_atoms, 3), (num_atoms, 3), (num_atoms, 3), (2,), (3, 3), (), (num_atoms,))
-    floats = (jnp.zeros((rows + 1, *shape), dtype) for shape in shapes)
-    return Records(*floats, jnp.zeros((rows + 1, num_atoms), bool))
+    def zeros(*shape: int) -> jax.Array:
+        return jnp.zeros((rows + 1, *shape), dtype)
+
+    n = num_atoms
+    alone = jnp.zeros((rows + 1, n), bool)
+    return Records(zeros(n, 3), zeros(n, 3), zeros(n, 3), zeros(2), zeros(3, 3), zeros(), zeros(n), alone)
 
 
 class Recorder:

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surrogate.atomistic.predict import Predictor
+from surrogate.atomistic.predict import ModelPredictor
+from surrogate.atomistic.prototypes import choose_crystals
 from surrogate.config import Experiment, build
 from surrogate.core.types import PyTree, UserError
 from surrogate.data.atoms import Frames
@@ -69,6 +70,9 @@ class Atoms(Domain):
             jax.config.update("jax_enable_x64", True)
         self.splits = {name: targets_of(frames, self.data) for name, frames in open_atoms(self.data).items()}
         self.weights = self._loss_weights()
+        self.crystals = (
+            () if self.data.properties else choose_crystals(self.experiment.evaluate.crystals, self.splits["train"])
+        )
         frames = self.splits["train"]
         species = tuple(int(z) for z in np.unique(frames.species))
         empty = AtomsGeometry(species, self.data.cutoff, 1.0)
@@ -163,6 +167,8 @@ class Atoms(Domain):
         return self._rungs[step]
 
     def batch(self, split: str, indices: np.ndarray, stage: Hashable) -> PyTree:
+        if split not in self._structures:
+            raise UserError(f"batches are of the training and validation splits, not of {split!r}")
         train, found = self.experiment.train, self._structures[split]
         number, rung = cast(tuple[int, int], stage)
         training = split == "train"
@@ -206,7 +212,7 @@ class Atoms(Domain):
 
         return evaluate_atoms(self, graphdef, params, split)
 
-    def predictor(self, graphdef: Any, params: PyTree) -> Predictor:
+    def predictor(self, graphdef: Any, params: PyTree) -> ModelPredictor:
         return self.meaning.predictor(graphdef, jax.tree.map(jnp.asarray, params))
 
     def artefact(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

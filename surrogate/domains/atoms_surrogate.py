@@ -180,7 +180,7 @@ class AtomsSurrogate:
 def as_frames(atoms: Any) -> Frames:
     """Frames of what a person has: frames, ``ase.Atoms`` or a list of them."""
     if isinstance(atoms, Frames):
-        return replace(atoms, energy=None, forces=None, stress=None, properties={}, property_units={}, labels={})
+        return without_labels(atoms)
     each = [atoms] if hasattr(atoms, "get_positions") else list(atoms)
     if not each or not all(hasattr(a, "get_positions") for a in each):
         raise UserError("atoms must be Frames, an ase.Atoms or a list of them")
@@ -192,3 +192,8 @@ def as_frames(atoms: Any) -> Frames:
         row_size=np.array([len(a) for a in each]),
         groups=("atoms",),
     )
+
+
+def without_labels(frames: Frames) -> Frames:
+    """Geometry alone."""
+    return replace(frames, energy=None, forces=None, stress=None, properties={}, property_units={}, labels={})

@@ -119,7 +119,7 @@ def test_calibration_finds_the_factor_that_the_spread_is_short_of():
     found = calibration(predicted, frames)
     assert found["forces"].factor == pytest.approx(3, rel=0.03)
     assert found["energy_per_atom"].factor == pytest.approx(2, rel=0.1)
-    assert 0.8 < found["forces"].spearman < 0.95  # three components an atom: a χ of 3, not of 1
+    assert 0.75 < found["forces"].spearman < 0.88  # three components an atom: a χ of 3, not of 1
     mended = reliability("forces", "eV/Å", np.sqrt(((predicted.forces - truth) ** 2).mean(1)), 3 * sigma, 1e-5)
     assert mended.factor == pytest.approx(1, rel=0.03)
     assert mended.calibration_error < 0.1 < found["forces"].calibration_error
@@ -132,7 +132,7 @@ def test_calibration_says_what_is_wrong():
     frames = two_frames()
     with pytest.raises(UserError, match="a single potential has no spread"):
         calibration(prediction(frames), frames)
-    with pytest.raises(UserError, match="members agree exactly at 1 of 2 values"):
-        reliability("forces", "eV/Å", np.array([0.1, 0.1, 0.0]), np.array([0.1, 0.0, 0.0]), 1e-5)
+    with pytest.raises(UserError, match="members agree exactly at 2 of 3 values"):
+        reliability("forces", "eV/Å", np.array([0.1, 0.1, 0.1, 0.0]), np.array([0.1, 0.0, 0.0, 0.0]), 1e-5)
     with pytest.raises(UserError, match="nothing to calibrate"):
         reliability("forces", "eV/Å", np.zeros(3), np.zeros(3), 1e-5)
