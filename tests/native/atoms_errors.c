@@ -11,13 +11,13 @@ int main(int count, char **words) {
   if (count != 3) return 2;
   surrogate_model *model;
   surrogate_atoms *atoms, *other;
+  const surrogate_options lazy = {.struct_size = sizeof lazy, .lazy = 1};
   if (strcmp(words[2], "-")) {
-    const surrogate_options lazy = {.struct_size = sizeof lazy, .lazy = 1};
     if (surrogate_open(SURROGATE_ABI_VERSION, words[2], &lazy, &model)) return 1;
     say("fields", surrogate_atoms_create(model, &atoms));
     surrogate_close(model);
   }
-  if (surrogate_open(SURROGATE_ABI_VERSION, words[1], NULL, &model)) return 1;
+  if (surrogate_open(SURROGATE_ABI_VERSION, words[1], &lazy, &model)) return 1;
   say("null", surrogate_atoms_create(NULL, &atoms));
   int status = surrogate_atoms_create(model, &atoms);
   say("create", status);

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 import shutil
 import subprocess
+import sys
 
 from atom_calls import Given, atoms_in_c, process, summed, whole, with_lists
 from flax import nnx
@@ -386,3 +387,29 @@ def test_ase_reads_the_bundle(potential, alloy, truth) -> None:
     atoms.pbc = False
     with pytest.raises(NotImplementedError):
         atoms.get_stress()
+
+
+@pytest.mark.slow
+def test_python_callers_of_a_potential_need_jax_alone(alloy, truth, tmp_path) -> None:
+    system = crystal(2)
+    np.savez(tmp_path / "in.npz", **system.inputs())
+    program = """
+import sys, numpy as np
+from surrogate.exporting import open_bundle
+found = open_bundle(sys.argv[1])(dict(np.load(sys.argv[2] + "/in.npz")))
+np.savez(sys.argv[2] + "/out.npz", **found)
+print(*sorted({m.split(".")[0] for m in sys.modules}))
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(alloy), str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not set(done.stdout.split()) & {
+        "flax",
+        "hydra",
+        "omegaconf",
+        "orbax",
+        "optax",
+        "xarray",
+        "tensorstore",
+        "ase",
+    }
+    agree(dict(np.load(tmp_path / "out.npz")), truth(system))
