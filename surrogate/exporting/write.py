@@ -90,6 +90,8 @@ def export_bundle(
     out = Path(out).expanduser()
     if kind not in BATCHES:
         raise UserError(f"kind={kind} is not one of {', '.join(BATCHES)}")
+    if batches is not None and isinstance(surrogate, AtomsSurrogate):
+        raise UserError("batches= is for surrogates of gridded fields; of atoms capacities= says what a program takes")
     batches = BATCHES[kind] if batches is None else batches
     _check(platforms, batches, unverified, tolerance, plugins or {})
     check_options(guard, guard_margin)

@@ -315,6 +315,7 @@ def test_exports_of_potentials_that_make_no_sense(potential, tmp_path) -> None:
         ({"capacities": [(0, 4)]}, "the capacity 0x4 must be"),
         ({"capacities": [(8, 4), (8, 4)]}, "must be different"),
         ({"steps": [2]}, "steps= is for surrogates that advance a state"),
+        ({"batches": [2]}, "of atoms capacities= says what a program takes"),
     ):
         with pytest.raises(UserError, match=message):
             export_bundle(potential, tmp_path / "x.sg", unverified=("cpu",), **settings)
