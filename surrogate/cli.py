@@ -19,11 +19,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from surrogate.config import EvaluateConfig, Experiment, OptimConfig, RunConfig, TrainConfig, build
+from surrogate.config import EvaluateConfig, Experiment, LaunchConfig, MeshConfig, OptimConfig, RunConfig, TrainConfig, build
 from surrogate.core.types import UserError
 
-_SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run")
-_GROUPS = ("data", "model", "optim", "train", "experiment")
+_SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run", "mesh", "launch")
+_GROUPS = ("data", "model", "optim", "train", "mesh", "experiment")
 
 
 def conf_directory() -> Path:
@@ -79,6 +79,8 @@ def to_experiment(config: DictConfig) -> Experiment:
         train=build(TrainConfig, values.get("train"), "train"),
         evaluate=build(EvaluateConfig, values.get("evaluate"), "evaluate"),
         run=build(RunConfig, values.get("run"), "run"),
+        mesh=build(MeshConfig, values.get("mesh"), "mesh"),
+        launch=build(LaunchConfig, values.get("launch"), "launch"),
         resolved=values,
     )
 

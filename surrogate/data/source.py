@@ -16,6 +16,9 @@ from surrogate.core.spec import Spec
 # The three roles that vary in time, in the order in which arrays of them are passed around.
 DYNAMIC_ROLES = ("prognostic", "diagnostic", "forcing")
 
+Window = tuple[slice, slice]  # rows and columns of a field
+WHOLE: Window = (slice(None), slice(None))
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -53,8 +56,11 @@ class Source(Protocol):
     timelines: tuple[Timeline, ...]
     static: np.ndarray
 
-    def read(self, trajectory: int, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Fields of every dynamic role at ``indices`` (n,) of one trajectory: each (n, H, W, C) float32."""
+    def read(self, trajectory: int, indices: np.ndarray, window: Window = WHOLE) -> dict[str, np.ndarray]:
+        """Fields of every dynamic role at ``indices`` (n,) of one trajectory: each (n, H, W, C) float32.
+
+        Of the rows and columns in ``window`` alone.
+        """
         ...
 
     def provenance(self) -> list[dict[str, Any]]:
@@ -92,8 +98,10 @@ class MemorySource:
         self.spec, self.timelines, self.static, self.stride = spec, timelines, static, stride
         self._fields, self._files = fields, files or []
 
-    def read(self, trajectory: int, indices: np.ndarray) -> dict[str, np.ndarray]:
-        return {role: self._fields[trajectory][role][indices] for role in DYNAMIC_ROLES}
+    def read(self, trajectory: int, indices: np.ndarray, window: Window = WHOLE) -> dict[str, np.ndarray]:
+        if window == WHOLE:
+            return {role: self._fields[trajectory][role][indices] for role in DYNAMIC_ROLES}
+        return {role: self._fields[trajectory][role][:, window[0], window[1]][indices] for role in DYNAMIC_ROLES}
 
     def provenance(self) -> list[dict[str, Any]]:
         return self._files

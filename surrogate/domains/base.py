@@ -15,6 +15,8 @@ import numpy as np
 
 from surrogate.config import Experiment
 from surrogate.core.types import PyTree, UserError
+from surrogate.parallel.placement import Placement
+from surrogate.parallel.rules import Dims
 
 Scores = dict[str, dict[str, dict[str, float]]]  # variable → metric → lead → value
 
@@ -40,6 +42,8 @@ class Domain(ABC):
     """
 
     Data: ClassVar[type[Any]]  # frozen dataclass of the ``data`` settings
+
+    placement = Placement()  # of the run's devices, set before open()
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -100,6 +104,29 @@ class Domain(ABC):
         Args:
             fill: takes the network, built anew, to its graph definition and the saved weights.
         """
+
+    # -- many devices ----------------------------------------------------------------------------
+
+    def space(self) -> dict[str, int]:
+        """Lengths of ``latitude`` and ``longitude`` where the arrays of a batch can be divided along them."""
+        return {}
+
+    def batch_dims(self, batch: PyTree) -> PyTree:
+        """What the dims of every array of a batch mean: ``batch``, ``latitude``, ``longitude`` or None, a tuple a leaf."""
+        return jax.tree.map(lambda _: ("batch",), batch)
+
+    def constant_dims(self, constants: PyTree) -> PyTree:
+        """The same of :meth:`constants`."""
+        return jax.tree.map(lambda _: (), constants)
+
+    def batch_part(self, split: str, indices: np.ndarray, stage: Hashable, window: dict[str, slice]) -> PyTree:
+        """:meth:`batch` with the part of the fields in ``window`` alone; here cut from the whole."""
+        batch = self.batch(split, indices, stage)
+
+        def cut(leaf: np.ndarray, dims: Dims) -> np.ndarray:
+            return leaf[tuple(window.get(name or "", slice(None)) for name in dims)]
+
+        return jax.tree.map(cut, batch, self.batch_dims(batch))
 
     def provenance(self) -> list[dict[str, Any]]:
         """Data files with sizes and SHA-256."""
