@@ -139,20 +139,28 @@ class LossConfig:
     mean over samples of the error's norm over the target's, in physical units, as PDE tasks are scored;
     ``relative_h1`` the same in a norm that counts differences of neighbouring points as well.
 
+    For atoms ``mse`` is the squared error of energy per atom, force components and virial per atom in units of the
+    training forces' root mean square, and ``huber`` grows linearly beyond ``delta`` of these units.
+
     ``levels="pressure"`` weights a variable's levels in proportion to pressure (mass).
     """
 
-    kind: Literal["mse", "relative_l2", "relative_h1"] = "mse"
+    kind: Literal["mse", "relative_l2", "relative_h1", "huber"] = "mse"
+    delta: float = 0.1
     variables: dict[str, float] = field(default_factory=dict)
     levels: Literal["equal", "pressure"] = "equal"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the curriculum: from ``start`` (fraction of the run) train on ``rollout`` steps."""
+    """One stage of the curriculum: from ``start`` (fraction of the run) train on ``rollout`` steps.
+
+    ``variables`` replaces weights of ``train.loss.variables`` from there on (atoms: energy, forces, stress).
+    """
 
     start: float
-    rollout: int
+    rollout: int = 1
+    variables: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < 1 or self.rollout < 1:
@@ -166,8 +174,10 @@ class TrainConfig:
     Attributes:
         steps: optimizer updates.
         batch_size: samples an update, over all devices; ``accumulate`` splits it into equal parts.
-        curriculum: stages of the rollout loss, in order of ``start``, the first at 0.
+        curriculum: stages of the loss, in order of ``start``, the first at 0.
         ema: decay of the averaged weights that are evaluated and saved; 0 turns averaging off.
+        ensemble: networks trained side by side from different initial weights on the same samples; their spread is an
+            uncertainty.
         select: the weights kept at the end: ``last``, or ``best`` by validation loss.
         nonfinite: what a step with a non-finite loss or gradient does: ``skip`` leaves the state as it
             was and counts it, ``stop`` ends the run; ``max_nonfinite`` consecutive skips end it too.
@@ -179,6 +189,7 @@ class TrainConfig:
     accumulate: int = 1
     curriculum: tuple[Stage, ...] = (Stage(0.0, 1), Stage(0.7, 3))
     ema: float = 0.995
+    ensemble: int = 1
     select: Literal["last", "best"] = "last"
     loss: LossConfig = LossConfig()
     nonfinite: Literal["skip", "stop"] = "skip"
@@ -192,7 +203,7 @@ class TrainConfig:
     prefetch: int = 2
 
     def __post_init__(self) -> None:
-        _positive(self, "steps", "batch_size", "accumulate", "max_nonfinite", "log_every", "valid_every",
+        _positive(self, "steps", "batch_size", "accumulate", "ensemble", "max_nonfinite", "log_every", "valid_every",
                   "valid_samples", "checkpoint_every", "keep_checkpoints", "prefetch")  # fmt: skip
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema={self.ema} must lie in [0, 1)")
@@ -202,9 +213,13 @@ class TrainConfig:
         if not starts or starts[0] != 0 or starts != sorted(set(starts)):
             raise ValueError("curriculum must begin with start: 0 and go on in increasing order of start")
 
+    def stage_at(self, step: int) -> int:
+        """The number of the stage of the curriculum that ``step`` (from 0) belongs to."""
+        return sum(s.start * self.steps <= step for s in self.curriculum) - 1
+
     def rollout_at(self, step: int) -> int:
         """The number of rollout steps that the loss at ``step`` (from 0) spans."""
-        return max((s for s in self.curriculum if s.start * self.steps <= step), key=lambda s: s.start).rollout
+        return self.curriculum[self.stage_at(step)].rollout
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Usage: python -m surrogate.prepare out=STORE.zarr [+experiment=NAME] [data.key=v
 
 Whatever ``surrogate.train`` can read becomes a Zarr v3 store with a chunk per sample, checksums, and statistics of
 the training split alone. Train from it with ``data=store data.paths=[STORE.zarr]`` and the rest unchanged. The
-same command continues a preparation that was interrupted.
+same command continues a preparation that was interrupted. Atoms become one ragged NetCDF file with their splits.
 """
 
 from __future__ import annotations

@@ -29,6 +29,10 @@ class AtomsDataConfig(Labels):
             neighbours are alike, as in molecular dynamics).
         seed: of the random choice; the same files and seed give the same splits.
         train_frames: keep so many of the training frames, chosen at random (a learning curve).
+        cutoff: Å; atoms closer than this are neighbors.
+        reference_energies: eV an atom of each element (``{Cu: -3.7}``), such as those of isolated atoms; empty: the least
+            squares fit to the training energies by composition.
+        pooling: how a scalar property follows from the atoms: their ``sum`` or their ``mean``.
         check_consistency: refuse forces and stresses that clearly are not derivatives of the energies.
         simulate: settings of :class:`surrogate.data.simulate_atoms.AlloyConfig`.
     """
@@ -44,6 +48,9 @@ class AtomsDataConfig(Labels):
     split_by: Literal["frame", "group", "time"] = "frame"
     seed: int = 0
     train_frames: int | None = None
+    cutoff: float = 5.0
+    reference_energies: dict[str, float] = field(default_factory=dict)
+    pooling: Literal["sum", "mean"] = "sum"
     check_consistency: bool = True
     simulate: dict[str, Any] = field(default_factory=dict)
 
@@ -56,6 +63,8 @@ class AtomsDataConfig(Labels):
             raise ValueError(
                 f"valid_fraction={self.valid_fraction} and test_fraction={self.test_fraction} leave nothing to train on"
             )
+        if not 0.5 <= self.cutoff <= 30:
+            raise ValueError(f"cutoff={self.cutoff} must lie between 0.5 and 30 Å")
         if self.train_frames is not None and self.train_frames < 1:
             raise ValueError(f"train_frames={self.train_frames} must be at least 1")
         if self.energy is None and self.forces is None and self.stress is None and not self.properties:

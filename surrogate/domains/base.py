@@ -42,6 +42,8 @@ class Domain(ABC):
     """
 
     Data: ClassVar[type[Any]]  # frozen dataclass of the ``data`` settings
+    # Whether the samples of a batch are packed into common arrays, whose leading axis then counts such packs.
+    packs: ClassVar[bool] = False
 
     placement = Placement()  # of the run's devices, set before open()
 
@@ -70,17 +72,27 @@ class Domain(ABC):
 
     @abstractmethod
     def stage(self, step: int) -> Hashable:
-        """The stage of the curriculum at a step; each distinct value is compiled once."""
+        """The stage of the curriculum at a step, which says what its batch and its loss are."""
+
+    def program(self, stage: Hashable) -> Hashable:
+        """What of a stage has to be compiled for; each distinct value is compiled once."""
+        return stage
 
     @abstractmethod
     def batch(self, split: str, indices: np.ndarray, stage: Hashable) -> PyTree:
-        """Samples ``indices`` (B,) as a pytree of numpy arrays with leading axis B. Called from a thread."""
+        """Samples ``indices`` (B,) as a pytree of numpy arrays with leading axis B. Called from a thread.
+
+        Of a domain that packs, the leading axis is that of ``train.accumulate`` equal parts.
+        """
 
     @abstractmethod
     def loss(
         self, model: nnx.Module, constants: PyTree, batch: PyTree, key: jax.Array, stage: Hashable
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Scalar float32 loss of a batch, and scalars worth logging. Pure; traced under ``jit``."""
+        """Scalar float32 loss of a batch, and scalars worth logging. Pure; traced under ``jit``.
+
+        A scalar whose name ends in ``rmse`` is averaged over batches by its square.
+        """
 
     @abstractmethod
     def evaluate(self, graphdef: Any, params: PyTree, split: str = "test") -> Evaluation:
@@ -137,7 +149,7 @@ class Domain(ABC):
         return 0.0
 
 
-_DOMAINS = {"fields": ("surrogate.domains.fields", "Fields")}
+_DOMAINS = {"fields": ("surrogate.domains.fields", "Fields"), "atoms": ("surrogate.domains.atoms", "Atoms")}
 
 
 def find_domain(name: str) -> type[Domain]:

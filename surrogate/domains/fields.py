@@ -59,6 +59,14 @@ class Fields(Domain):
             raise UserError(
                 f"model {name!r} takes {takes}; for gridded fields there are unet, fno, sfno, transformer and mlp"
             )
+        if self.experiment.train.loss.kind == "huber":
+            raise UserError("train.loss.kind=huber is for atoms; for fields there are mse, relative_l2 and relative_h1")
+        if self.experiment.train.ensemble > 1:
+            raise UserError("train.ensemble is for atoms so far; train fields with several train.seed instead")
+        if any(stage.variables for stage in self.experiment.train.curriculum):
+            raise UserError(
+                "train.curriculum sets weights of variables, which fields take from train.loss.variables alone"
+            )
         self.source, roles = self.open_data(self.data)
         self.splits = make_splits(self.source.timelines, roles, self.data.split)
         self.leads = self._leads()

@@ -35,7 +35,7 @@ from surrogate.run.provenance import (
 )
 from surrogate.run.results import publish, write_summary
 from surrogate.run.signals import StopRequest, stopped_exit_code
-from surrogate.run.step import evaluated_params, initial_state, make_train_step
+from surrogate.run.step import evaluated_params, initial_state, make_train_step, mean_of_members
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,14 @@ class _Run:
         def build() -> dict[str, Any]:
             # The graph is the same for traced values as for real ones, and leaves through the side door.
             self.graphdef, variables = nnx.split(self.domain.build_model(nnx.Rngs(self.config.seed)))
-            return initial_state(nnx.to_pure_dict(variables), self.optimizer, self.config)
+            params = nnx.to_pure_dict(variables)
+            if self.config.ensemble > 1:
+                key = jax.random.key(self.config.seed)
+                others = [self.domain.build_model(nnx.Rngs(jax.random.fold_in(key, n)))
+                          for n in range(1, self.config.ensemble)]  # fmt: skip
+                pure = [nnx.to_pure_dict(nnx.split(model)[1]) for model in others]
+                params = jax.tree.map(lambda *members: jnp.stack(members), params, *pure)
+            return initial_state(params, self.optimizer, self.config)
 
         # One program that runs once: random generators are slow to optimise, an array at a time most of all.
         return jax.jit(build).lower().compile(compiler_options={"xla_backend_optimization_level": "0"})()
@@ -156,13 +163,16 @@ class _Run:
         checkpoints.save(step, state, {"seconds": time.monotonic() - self.began})
 
     def _compile(self, state: dict[str, Any], start: int) -> dict[Any, Any]:
-        """One executable a stage that is still to come, before the loop: a signal then never meets a compiler."""
-        stages = dict.fromkeys(self.domain.stage(s) for s in range(start, self.config.steps))
+        """The executables of all stages to come, before the loop: a signal then never meets a compiler."""
+        first: dict[Any, int] = {}
+        for s in range(start, self.config.steps):
+            first.setdefault(self.domain.program(self.domain.stage(s)), s)
         programs = {}
-        for stage in stages:
+        for program, s in first.items():
+            stage = self.domain.stage(s)
             step = make_train_step(self.domain, self.graphdef, self.optimizer, self.config, stage)
-            batch = self._host_batch(0, stage)
-            programs[stage] = jax.jit(step, donate_argnums=0).lower(state, self.constants, batch).compile()
+            batch = self._host_batch(s, stage)
+            programs[program] = jax.jit(step, donate_argnums=0).lower(state, self.constants, batch).compile()
             if self.stop.requested:
                 break
         return programs
@@ -195,7 +205,8 @@ class _Run:
         try:
             with bar, jax.transfer_guard("disallow"):
                 for step, batch in reader:
-                    state, scalars = programs[self.domain.stage(step)](state, self.constants, batch)
+                    program = self.domain.program(self.domain.stage(step))
+                    state, scalars = programs[program](state, self.constants, batch)
                     # At most two steps in flight: the device never starves, and memory stays bounded.
                     in_flight.append(scalars["loss"])
                     if len(in_flight) > 2:
@@ -255,7 +266,7 @@ class _Run:
     # -- validation ------------------------------------------------------------------------------
 
     def _validator(self) -> Any:
-        """A compiled mean validation loss on fixed samples at the curriculum's last stage, or None without any."""
+        """Mean validation loss and scalars on fixed samples at the curriculum's last stage, compiled; None without any."""
         config = self.config
         stage = self.domain.stage(config.steps - 1)
         size = self.domain.num_samples("valid", stage)
@@ -272,20 +283,29 @@ class _Run:
         key = jax.random.key(0)
 
         @jax.jit
-        def loss(params: PyTree, constants: PyTree, batch: PyTree) -> jax.Array:
-            return self.domain.loss(nnx.merge(self.graphdef, params), constants, batch, key, stage)[0]
+        def loss(params: PyTree, constants: PyTree, batch: PyTree) -> dict[str, jax.Array]:
+            def one(params: PyTree) -> dict[str, jax.Array]:
+                value, scalars = self.domain.loss(nnx.merge(self.graphdef, params), constants, batch, key, stage)
+                return {"loss": value, **scalars}
 
-        def validate(params: PyTree) -> float:
-            total = sum(n * float(jax.device_get(loss(params, self.constants, b))) for n, b in batches)
-            return total / len(chosen)
+            return mean_of_members(jax.vmap(one)(params)) if config.ensemble > 1 else one(params)
+
+        def validate(params: PyTree) -> dict[str, float]:
+            total: dict[str, float] = {}
+            for n, batch in batches:
+                for name, value in jax.device_get(loss(params, self.constants, batch)).items():
+                    part = float(value) ** 2 if name.endswith("rmse") else float(value)
+                    total[name] = total.get(name, 0.0) + n * part / len(chosen)
+            return {n: v**0.5 if n.endswith("rmse") else v for n, v in total.items()}
 
         return validate
 
     def _validate(self, validate: Any, state: dict[str, Any], step: int) -> dict[str, Any]:
         with jax.transfer_guard("allow"):
             weights = state["ema"] if self.config.ema else state["params"]
-            value = validate(weights)
-            append_jsonl(self.rows, {"step": step, "valid_loss": value})
+            found = validate(weights)
+            append_jsonl(self.rows, {"step": step, **{f"valid_{name}": value for name, value in found.items()}})
+            value = found["loss"]
             if self.config.select == "best" and value < float(state["best_loss"]):
                 state = state | {
                     "best": jax.tree.map(jnp.copy, weights),

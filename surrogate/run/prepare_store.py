@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare_store(experiment: Experiment, out: str) -> Path:
-    """Write the experiment's data to the Zarr v3 store ``out`` and read every chunk of it back.
+    """Write the experiment's data to the store ``out``, Zarr v3 of fields or ragged NetCDF of atoms, and read all of it back.
 
     Data larger than ``data.memory_gb`` pass through in blocks. An interrupted preparation is continued.
 
@@ -29,13 +29,16 @@ def prepare_store(experiment: Experiment, out: str) -> Path:
         UserError: for whatever the experiment's data are refused for, or when ``out`` cannot be written.
     """
     if not out:
-        raise UserError("where to? give out=STORE.zarr")
+        raise UserError("where to? give out=STORE.zarr (fields) or out=STORE.nc (atoms)")
     path = Path(out).expanduser()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error("make the store in", path.parent, error) from error
     domain: Any = find_domain(experiment.domain)
+    if hasattr(domain, "write_store"):
+        print(f"{path}: {domain.write_store(experiment.data, path)}")
+        return path
     if not hasattr(domain, "open_data"):
         raise UserError(f"the domain {experiment.domain!r} has no data that a store can hold")
     source, roles = domain.open_data(experiment.data, lazily=True)

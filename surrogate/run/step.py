@@ -18,12 +18,13 @@ from surrogate.domains.base import Domain
 def initial_state(params: PyTree, optimizer: optax.GradientTransformation, config: TrainConfig) -> dict[str, Any]:
     """The train state: everything that a resumed run needs besides the seed.
 
+    Of an ensemble, parameters and moments have a leading axis of members.
     ``step`` counts updates tried; ``skipped`` those that a non-finite value cancelled in all and
     ``streak`` the latest of them in a row.
     """
     state = {
         "params": params,
-        "opt_state": optimizer.init(params),
+        "opt_state": (jax.vmap(optimizer.init) if config.ensemble > 1 else optimizer.init)(params),
         "step": jnp.zeros((), jnp.int32),
         "skipped": jnp.zeros((), jnp.int32),
         "streak": jnp.zeros((), jnp.int32),
@@ -43,7 +44,8 @@ def make_train_step(
 
     The gradient is averaged over ``accumulate`` equal parts of the batch. A non-finite loss or
     gradient leaves parameters, moments and averages as they were. The averaged weights follow
-    ``min(decay, (1 + n) / (10 + n))`` after n updates, so that early ones are forgotten.
+    ``min(decay, (1 + n) / (10 + n))`` after n updates, so that early ones are forgotten. Members of an
+    ensemble are clipped and updated each by itself; one that is not finite stops all.
     """
     parts = config.accumulate
 
@@ -74,10 +76,17 @@ def make_train_step(
         state: dict[str, Any], constants: PyTree, batch: PyTree
     ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
-        loss, extra, grads = gradients(state["params"], constants, batch, key)
-        norm = optax.tree.norm(grads)
+        if config.ensemble > 1:
+            keys = jax.random.split(key, config.ensemble)
+            losses, each, grads = jax.vmap(gradients, (0, None, None, 0))(state["params"], constants, batch, keys)
+            loss, extra = losses.mean(), mean_of_members(each)
+            norm = jax.vmap(optax.tree.norm)(grads).max()
+            updates, opt_state = jax.vmap(optimizer.update)(grads, state["opt_state"], state["params"])
+        else:
+            loss, extra, grads = gradients(state["params"], constants, batch, key)
+            norm = optax.tree.norm(grads)
+            updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
 
         def keep(new: PyTree, old: PyTree) -> PyTree:
@@ -98,6 +107,11 @@ def make_train_step(
         return new, scalars
 
     return train_step
+
+
+def mean_of_members(scalars: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Means of (E,) scalars; of those whose name ends in ``rmse`` the root of the mean square."""
+    return {n: jnp.sqrt(jnp.mean(v * v)) if n.endswith("rmse") else jnp.mean(v) for n, v in scalars.items()}
 
 
 def evaluated_params(state: dict[str, Any], config: TrainConfig) -> PyTree:

@@ -1,0 +1,1 @@
+"""Using interatomic potentials: predictions for frames, molecular dynamics, crystals, calculators."""
