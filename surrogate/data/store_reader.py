@@ -101,7 +101,9 @@ class StoreSource:
                 array = self._arrays[trajectory, role]
                 first, last = int(indices[0]), int(indices[-1])
                 consecutive = len(indices) == last - first + 1 and bool((np.diff(indices) == 1).all())
-                reads[role] = (array[first : last + 1] if consecutive else array[indices])[:, window[0], window[1]].read()
+                reads[role] = (array[first : last + 1] if consecutive else array[indices])[
+                    :, window[0], window[1]
+                ].read()
         fields = {}
         for role in DYNAMIC_ROLES:
             if role in reads:

@@ -15,7 +15,7 @@ import numpy as np
 
 from surrogate.config import Experiment
 from surrogate.core.types import PyTree, UserError
-from surrogate.parallel.placement import Placement
+from surrogate.parallel.placement import ONE_DEVICE, Placement
 from surrogate.parallel.rules import Dims
 
 Scores = dict[str, dict[str, dict[str, float]]]  # variable → metric → lead → value
@@ -45,7 +45,7 @@ class Domain(ABC):
     # Whether the samples of a batch are packed into common arrays, whose leading axis then counts such packs.
     packs: ClassVar[bool] = False
 
-    placement = Placement()  # of the run's devices, set before open()
+    placement: Placement = ONE_DEVICE  # of the run's devices, set before open()
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment

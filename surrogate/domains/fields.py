@@ -210,7 +210,14 @@ class Fields(Domain):
 
     def constant_dims(self, constants: PyTree) -> PyTree:
         field, patterns = ("latitude", "longitude"), (None, "latitude", "longitude")
-        dims = {"static": field, "mask": field, "weights": field, "memory": field, "patterns": patterns, "projection": patterns}
+        dims = {
+            "static": field,
+            "mask": field,
+            "weights": field,
+            "memory": field,
+            "patterns": patterns,
+            "projection": patterns,
+        }
         return jax.tree_util.tree_map_with_path(lambda path, _: dims.get(path[-1].key, ()), constants)
 
     def batch_part(

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surrogate.parallel.blocks import SPACE, on_blocks, own_part
+from surrogate.parallel.blocks import on_blocks, own_part, space_axes
 from surrogate.parallel.mesh import active_mesh, shards
 
 
@@ -141,24 +142,24 @@ def _divided_convolution(x: jax.Array, weight: jax.Array, matrices: FourierMatri
     Every device transforms its own block; the sum over the blocks, of the kept modes alone, is the transform.
     Where their number allows it, every device mixes its share of the modes.
     """
-    shares = shards("lat") * shards("lon")
-    divided = shares > 1 and len(weight) % shares == 0
+    space = space_axes()
+    divided = bool(space) and len(weight) % math.prod(map(shards, space)) == 0
 
     def convolve(weight: jax.Array, x: jax.Array) -> jax.Array:
         width, height, batch, channels = x.shape
         own = _own_matrices(matrices, height, width)
         z = forward(x.reshape(width, height, batch * channels), own)
         if divided:
-            z = jax.lax.psum_scatter(z, SPACE, scatter_dimension=0, tiled=True)
-        else:
-            z = jax.lax.psum(z, SPACE)
+            z = jax.lax.psum_scatter(z, space, scatter_dimension=0, tiled=True)
+        elif space:
+            z = jax.lax.psum(z, space)
         z = _mix(z, weight, batch)
         if divided:
-            z = jax.lax.all_gather(z, SPACE, axis=0, tiled=True)
+            z = jax.lax.all_gather(z, space, axis=0, tiled=True)
         return inverse(z, own).reshape(width, height, batch, -1)
 
     dims = ("longitude", "latitude", "batch")
-    return on_blocks(convolve, (x,), weight, dims=dims, weight_axes=SPACE if divided else ())
+    return on_blocks(convolve, (x,), weight, dims=dims, weight_axes=space if divided else ())
 
 
 def _own_matrices(matrices: FourierMatrices, height: int, width: int) -> FourierMatrices:

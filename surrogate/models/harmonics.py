@@ -23,7 +23,7 @@ import numpy as np
 
 from surrogate.core.spec import Grid
 from surrogate.core.types import UserError
-from surrogate.parallel.blocks import SPACE, on_blocks, own_part
+from surrogate.parallel.blocks import on_blocks, own_part, space_axes
 from surrogate.parallel.mesh import active_mesh
 
 RowKind = Literal["gauss", "equiangular with poles", "equiangular without poles", "general"]
@@ -209,6 +209,7 @@ def _divided_convolution(x: jax.Array, weight: jax.Array, matrices: HarmonicMatr
 
     Every device transforms its own block; the sum over the blocks, of the coefficients alone, is the transform.
     """
+    space = space_axes()
 
     def convolve(weight: jax.Array, x: jax.Array) -> jax.Array:
         width, height, batch, channels = x.shape
@@ -219,7 +220,9 @@ def _divided_convolution(x: jax.Array, weight: jax.Array, matrices: HarmonicMatr
             own_part(matrices.synthesis.astype(np.float32), height, 1, "lat"),
         )
         own = HarmonicMatrices(matrices.lmax, *parts)
-        z = jax.lax.psum(analyse(x.reshape(width, height, batch * channels), own), SPACE)
+        z = analyse(x.reshape(width, height, batch * channels), own)
+        if space:
+            z = jax.lax.psum(z, space)
         return synthesise(_filter(z, weight, batch), own).reshape(width, height, batch, -1)
 
     return on_blocks(convolve, (x,), weight, dims=("longitude", "latitude", "batch"))

@@ -73,9 +73,7 @@ class Boundary:
         For the trace of a mesh that divides fields: each device pads and computes its own block.
         """
         rows, columns = halo
-        return on_blocks(
-            lambda w, block: fn(w, self.pad_block(block, (rows, rows), (columns, columns))), (x,), weights
-        )
+        return on_blocks(lambda w, block: fn(w, self.pad_block(block, (rows, rows), (columns, columns))), (x,), weights)
 
     def pad_block(self, x: jax.Array, rows: tuple[int, int], columns: tuple[int, int]) -> jax.Array:
         """:meth:`pad` of one device's block (B, h, w, C), within ``on_blocks``."""

@@ -110,7 +110,8 @@ class Convolution(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         if not is_spatial():
             return self.conv(self.boundary.pad(x, (self.halo, self.halo), (self.halo, self.halo)))
-        graph, weights = nnx.split(self.conv)
+        graph, variables = nnx.split(self.conv)
+        weights = nnx.to_pure_dict(variables)
         return self.boundary.stencil(lambda w, padded: nnx.merge(graph, w)(padded), weights, x, (self.halo, self.halo))
 
 

@@ -13,10 +13,15 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from surrogate.core.types import PyTree
+from surrogate.parallel.mesh import shards
 from surrogate.parallel.rules import Dims, field_partition
 
 FIELD: Dims = ("batch", "latitude", "longitude")
-SPACE = ("lat", "lon")
+
+
+def space_axes() -> tuple[str, ...]:
+    """The mesh axes that divide fields under the mesh of the trace at hand."""
+    return tuple(axis for axis in ("lat", "lon") if shards(axis) > 1)
 
 
 def on_blocks(
@@ -47,6 +52,8 @@ def on_blocks(
 
 def own_part(x: Any, length: int, dim: int, axis: str) -> jax.Array:
     """The ``length`` values along ``dim`` of ``x``, which every device has whole, that belong to this device's block."""
+    if jax.lax.axis_size(axis) == 1:
+        return jnp.asarray(x)
     return jax.lax.dynamic_slice_in_dim(jnp.asarray(x), jax.lax.axis_index(axis) * length, length, axis=dim)
 
 

@@ -77,3 +77,8 @@ def shards(axis: str) -> int:
 def is_spatial() -> bool:
     """Whether fields are divided into blocks of rows or columns."""
     return shards("lat") * shards("lon") > 1
+
+
+def batch_shards() -> int:
+    """Parts that the mesh of the trace at hand divides a batch into."""
+    return shards("data") * shards("fsdp")

@@ -133,13 +133,16 @@ class Placement:
             return jax.device_put(tree)
 
         def build(leaf: Any, names: Dims) -> jax.Array:
-            values = np.asarray(leaf)
-            if values.ndim and "batch" in names:
-                names = batch_dims(names, values.shape[names.index("batch")], self.sizes)
-            sharding = self.sharding(names, values.shape, "the data")
-            return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+            shape = np.shape(leaf)
+            if shape and "batch" in names:
+                names = batch_dims(names, shape[names.index("batch")], self.sizes)
+            return _divide(leaf, self.sharding(names, shape, "the data"))
 
         return jax.tree.map(build, tree, jax.tree.map(lambda _: (), tree) if dims is None else dims)
+
+    def whole_batches(self, size: int) -> int:
+        """``size`` or, where the mesh does not divide that, the next larger size that it divides."""
+        return -(-size // self.batch_shards) * self.batch_shards
 
     def fetch(self, tree: PyTree) -> PyTree:
         """NumPy arrays of all of ``tree``, on every process: a collective operation where there are several."""
@@ -154,6 +157,13 @@ class Placement:
             return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
         return jax.tree.map(whole, tree)
+
+    def flags(self, flag: bool) -> jax.Array:
+        """One number a device: 1 on those of this process where ``flag``."""
+        assert self.mesh is not None
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXES))
+        own = np.array([int(flag)], np.int32)
+        return jax.make_array_from_callback((self.num_devices,), sharding, lambda index: own)
 
     # -- states ----------------------------------------------------------------------------------
 
@@ -184,12 +194,12 @@ class Placement:
 
         return jax.tree_util.tree_map_with_path(choose, state)
 
-    def sharded(self, tree: PyTree, shardings: PyTree) -> PyTree:
-        """``tree`` of host arrays, divided as ``shardings`` say."""
-        return jax.tree.map(
-            lambda leaf, s: jax.make_array_from_callback(np.shape(leaf), s, lambda i, x=np.asarray(leaf): x[i]),
-            tree, shardings,
-        )  # fmt: skip
+    def put_params(self, params: PyTree) -> PyTree:
+        """Host parameters, divided as in training but for names that only the training's graph has."""
+        if self.mesh is None:
+            return params
+        shardings = self.state_shardings({"params": params}, {})["params"]
+        return jax.tree.map(_divide, params, shardings)
 
     def jit(self, fn: Callable[..., Any], **options: Any) -> Any:
         """``jax.jit(fn)`` that traces for this mesh."""
@@ -202,6 +212,14 @@ class Placement:
                 return compiled(*arguments)
 
         return call
+
+
+ONE_DEVICE = Placement()
+
+
+def _divide(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    values = np.asarray(leaf)
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
 def path_name(path: Any) -> str:

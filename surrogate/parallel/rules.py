@@ -55,9 +55,7 @@ def batch_dims(dims: Dims, length: int, sizes: Mapping[str, int]) -> Dims:
     return tuple(None if d == "batch" and length % count else d for d in dims)
 
 
-def parameter_partition(
-    dims: Dims | None, shape: Sequence[int], sizes: Mapping[str, int], what: str
-) -> PartitionSpec:
+def parameter_partition(dims: Dims | None, shape: Sequence[int], sizes: Mapping[str, int], what: str) -> PartitionSpec:
     """The division of a parameter: along its named dims, else along its longest dim that ``fsdp`` divides.
 
     Raises:
@@ -66,7 +64,7 @@ def parameter_partition(
     count = sizes["fsdp"]
     if count == 1 or not shape:
         return PartitionSpec()
-    named = [i for i, name in enumerate(dims or ()) if name is not None and "fsdp" in RULES[name]]
+    named = [i for i, name in enumerate(dims or ()) if name is not None and "fsdp" in RULES.get(name, ())]
     for place in (*named, *sorted(range(len(shape)), key=lambda i: -shape[i])):
         if shape[place] % count == 0:
             return PartitionSpec(*(None,) * place, "fsdp")
