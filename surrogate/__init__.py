@@ -23,27 +23,31 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "fit": ("surrogate.api", "fit"),
     "load": ("surrogate.run.surrogate_files", "load"),
     "score": ("surrogate.api", "score"),
+    "md": ("surrogate.api", "md"),
     "open_bundle": ("surrogate.exporting", "open_bundle"),
     "plot": ("surrogate.plot", None),
     "Domain": ("surrogate.domains.base", "Domain"),
     "Experiment": ("surrogate.config", "Experiment"),
     "FieldSurrogate": ("surrogate.domains.fields_surrogate", "FieldSurrogate"),
+    "AtomsSurrogate": ("surrogate.domains.atoms_surrogate", "AtomsSurrogate"),
     "UserError": ("surrogate.core.types", "UserError"),
     "testing": ("surrogate.testing", None),
 }
 
 if TYPE_CHECKING:
     from surrogate import plot, testing
-    from surrogate.api import fit, score
+    from surrogate.api import fit, md, score
     from surrogate.cli import load_experiment
     from surrogate.config import Experiment
     from surrogate.core.types import UserError
+    from surrogate.domains.atoms_surrogate import AtomsSurrogate
     from surrogate.domains.base import Domain
     from surrogate.domains.fields_surrogate import FieldSurrogate
     from surrogate.exporting import open_bundle
     from surrogate.run.surrogate_files import load
 
 __all__ = [
+    "AtomsSurrogate",
     "Domain",
     "Experiment",
     "FieldSurrogate",
@@ -51,6 +55,7 @@ __all__ = [
     "fit",
     "load",
     "load_experiment",
+    "md",
     "open_bundle",
     "plot",
     "score",

@@ -1,9 +1,11 @@
-"""The notebook's verbs: ``fit`` trains on the same path as the command line, ``score`` compares a forecast with data."""
+"""The notebook's verbs: ``fit`` trains on the same path as the command line, ``score`` compares a forecast with data,
+``md`` runs molecular dynamics with a potential.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -30,6 +32,61 @@ def fit(experiment: Experiment, *, quiet: bool = False) -> Any:
     if result.status != "complete":
         raise UserError(f"training stopped early; the same experiment with run.dir={result.directory} goes on")
     return load(result.directory, domain=find_domain(experiment.domain))
+
+
+def md(
+    model: Any,
+    atoms: Any,
+    *,
+    steps: int,
+    ensemble: Literal["nve", "nvt"] = "nve",
+    temperature: float = 300.0,
+    time_step: float = 1.0,
+    save_every: int = 10,
+    skin: float = 0.5,
+    friction: float = 5.0,
+    seed: int = 0,
+    velocities: np.ndarray | None = None,
+    masses: np.ndarray | None = None,
+    quiet: bool = False,
+) -> xr.Dataset:
+    """Molecular dynamics with a potential, whole blocks of steps compiled.
+
+    Args:
+        model: a surrogate of atoms (``sg.load``), or a potential.
+        atoms: an ``ase.Atoms`` or one frame of ``Frames``, periodic in any number of directions.
+        steps: of ``time_step`` fs.
+        ensemble: ``nve`` (velocity Verlet) or ``nvt`` (Langevin dynamics, BAOAB).
+        temperature: K, of the initial velocities and of the thermostat. On a lattice at rest half of it goes into
+            displacements, so ``nve`` from there settles near half.
+        save_every: steps between two records; the first is of the beginning.
+        skin: Å beyond the cutoff that neighbor lists reach; a list serves until an atom has moved half of it.
+        friction: 1/ps, of the thermostat.
+        seed: of the velocities and the thermostat; the same seed gives the same trajectory on the same machine.
+        velocities: (N, 3) in Å/fs, in place of drawn ones: the last of another trajectory continues it.
+        masses: (N,) in u; None takes those of an ``ase.Atoms``, or standard atomic weights.
+        quiet: no progress bar.
+
+    Returns:
+        Dimensions time (ps), atom, xyz: ``positions`` (Å, not wrapped), ``velocities`` (Å/fs), ``potential_energy``,
+        ``kinetic_energy``, ``total_energy`` (eV), ``temperature`` (K), ``stress`` of the potential (eV/Å³, positive under
+        tension, xx, yy, zz, yz, xz, xy), ``pressure`` with its kinetic part (GPa), ``atoms_lost``; for an ensemble of
+        potentials ``energy_spread`` (eV) and ``force_spread`` (eV/Å) too. ``to_netcdf`` writes it.
+
+    Raises:
+        UserError: for unknown elements, atoms in one place and settings that cannot be.
+        DynamicsError: a UserError for a force that is not finite or an atom that flies off, with step and atom; its
+            ``dataset`` holds what was recorded before.
+    """
+    from surrogate.atomistic.dynamics import run_dynamics
+    from surrogate.run.progress import track
+
+    with track("molecular dynamics", steps, "steps", enabled=not quiet) as bar:
+        return run_dynamics(
+            model, atoms, steps=steps, ensemble=ensemble, temperature=temperature, time_step=time_step,
+            save_every=save_every, skin=skin, friction=friction, seed=seed, velocities=velocities, masses=masses,
+            progress=lambda done, _: bar.advance(done - bar.done),
+        )  # fmt: skip
 
 
 def score(

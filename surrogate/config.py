@@ -232,6 +232,9 @@ class EvaluateConfig:
         rollout: length of the long free run (``365D``); empty: none.
         baselines: which to fit and show; empty: all that apply.
         indices: names of box-mean indices to score, each ``{variable, latitude: [s, n], longitude: [w, e]}``.
+        crystals: of a potential, names such as ``Cu-fcc``; ``auto``: those that the training data call for; empty: none.
+        dynamics: ps of molecular dynamics at constant energy with a potential, from a configuration of the split; 0: none.
+        temperature: K, of these dynamics.
     """
 
     batch_size: int = 16
@@ -239,9 +242,14 @@ class EvaluateConfig:
     rollout: str = ""
     indices: dict[str, Any] = field(default_factory=dict)
     metrics: tuple[str, ...] = ("rmse", "acc", "bias", "activity")
+    crystals: tuple[str, ...] = ("auto",)
+    dynamics: float = 2.0
+    temperature: float = 300.0
 
     def __post_init__(self) -> None:
-        _positive(self, "batch_size", "max_samples")
+        _positive(self, "batch_size", "max_samples", "temperature")
+        if not 0 <= self.dynamics <= 1e6:
+            raise ValueError(f"dynamics={self.dynamics} must be a number of picoseconds, 0 for none")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 jupytext = pytest.importorskip("jupytext", reason="jupytext is in the test extra")
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-ORDER = ("train_and_explore", "ask_a_surrogate")
+ORDER = ("train_and_explore", "ask_a_surrogate", "atoms")
 
 
 def test_every_notebook_is_listed() -> None:
@@ -29,6 +29,7 @@ def test_the_pair_holds_the_same_cells_and_no_output(name: str) -> None:
 def test_the_notebooks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbclient = pytest.importorskip("nbclient", reason="nbclient is in the test extra")
     pytest.importorskip("dinosaur", reason="dinosaur is in the climate and test extras")
+    pytest.importorskip("ase", reason="ase is in the materials and test extras")
     monkeypatch.setenv("SURROGATE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parent))
     for name in ORDER:

@@ -19,8 +19,11 @@ from surrogate.core.types import PyTree, UserError
 from surrogate.data.atoms import Frames
 from surrogate.data.elements import SYMBOLS
 from surrogate.models.atoms_base import AtomsGeometry, energy_forces_stress
-from surrogate.models.capacities import choose_ladder, fill
-from surrogate.models.graph import Structure, pack, structure
+from surrogate.models.capacities import choose_ladder, fill, rounded
+from surrogate.models.graph import Capacity, Structure, pack, structure
+
+# A program of another shape is worth compiling when it does a third of the work, and never for so few pairs.
+_WORTH_COMPILING, _SMALL = 3, 8192
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,31 @@ class ModelPredictor:
     ) -> None:  # fmt: skip
         self.geometry, self.params, self.members = geometry, params, members
         self.dtype, self.batch_size, self.spread_factor = dtype, batch_size, spread_factor
+        self._shapes: list[Capacity] = []
 
         def one(params: PyTree, graph: Any) -> tuple[Any, ...]:
             p = energy_forces_stress(nnx.merge(graphdef, params), graph)
             return p.interaction, p.atom_energies, p.forces, p.stress
 
         self._call = jax.jit(jax.vmap(one, in_axes=(0, None)) if members else one)
+
+    def _shape(self, sizes: list[int], neighbors: list[int]) -> Capacity:
+        """A shape for these frames; one that was compiled before where that is not much more work.
+
+        A crystal that is relaxed and strained has another number of neighbors, and another number of frames, at every
+        call; compiling for each would take far longer than the padding.
+        """
+        wanted = choose_ladder(sizes, neighbors, min(self.batch_size, len(sizes)), rungs=1).rungs[-1]
+        for shape in self._shapes:
+            work = wanted.atoms * wanted.neighbors
+            if shape.holds(wanted.atoms, wanted.neighbors, wanted.graphs) and (
+                shape.atoms * shape.neighbors <= max(_WORTH_COMPILING * work, _SMALL)
+            ):
+                return shape
+        if wanted.atoms * wanted.neighbors <= _SMALL // 2:
+            wanted = rounded(wanted.atoms, wanted.neighbors * 3 // 2, self.batch_size)
+        self._shapes.append(wanted)
+        return wanted
 
     def __call__(self, frames: Frames) -> Predicted:
         """Predictions for ``frames``, in their order.
@@ -100,7 +122,7 @@ class ModelPredictor:
         atoms, forces, stress = np.zeros(spread_shape), np.zeros((*spread_shape, 3)), np.zeros((m, n, 3, 3))
         if n:
             sizes, slots = [len(s) for s in structures], [s.max_neighbors for s in structures]
-            capacity = choose_ladder(sizes, slots, min(self.batch_size, n), rungs=1).rungs[-1]
+            capacity = self._shape(sizes, slots)
             for batch in fill(sizes, slots, capacity):
                 graph = jax.tree.map(jnp.asarray, pack([structures[i] for i in batch], capacity, self.dtype))
                 found = [np.asarray(x, float) for x in jax.device_get(self._call(self.params, graph))]

@@ -332,3 +332,16 @@ def _frames(positions, forces, energies, stresses, species, cells, name: str) ->
             "stress": "EMT stress [eV/angstrom^3], stress, positive under tension (ASE, ABINIT)",
         },
     )  # fmt: skip
+
+
+def reference_calculator() -> Any:
+    """A calculator of ASE by the method that the labels are of.
+
+    Raises:
+        UserError: without ASE.
+    """
+    try:
+        from ase.calculators.emt import EMT
+    except ImportError as error:
+        raise needs_ase("effective medium theory", error) from None
+    return EMT()

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surrogate.atomistic.predict import Predictor
+from surrogate.atomistic.predict import ModelPredictor
+from surrogate.atomistic.prototypes import choose_crystals
 from surrogate.config import Experiment, build
 from surrogate.core.types import PyTree, UserError
 from surrogate.data.atoms import Frames
@@ -69,6 +70,9 @@ class Atoms(Domain):
             jax.config.update("jax_enable_x64", True)
         self.splits = {name: targets_of(frames, self.data) for name, frames in open_atoms(self.data).items()}
         self.weights = self._loss_weights()
+        self.crystals = (
+            () if self.data.properties else choose_crystals(self.experiment.evaluate.crystals, self.splits["train"])
+        )
         frames = self.splits["train"]
         species = tuple(int(z) for z in np.unique(frames.species))
         empty = AtomsGeometry(species, self.data.cutoff, 1.0)
@@ -83,10 +87,12 @@ class Atoms(Domain):
         geometry = AtomsGeometry(species, self.data.cutoff, neighbors, self._scale(frames, references), references)
         self.meaning = AtomsMeaning(geometry, config.dtype, self.data.properties[0] if self.data.properties else "energy",
                                     self._units(frames), self.data.pooling, train.ensemble if train.ensemble > 1 else 0)  # fmt: skip
-        each = [s for f in self._structures.values() for s in zip(f.sizes, f.slots, strict=True)]
-        sizes, slots = (list(column) for column in zip(*each, strict=True))
-        self.part_size = train.batch_size // train.accumulate
-        self.ladder = choose_ladder(sizes, slots, self.part_size)
+        self.ladder = choose_ladder(found.sizes, found.slots, train.batch_size // train.accumulate)
+        # Of all that are only looked at: one shape, whatever the order.
+        self.wide = {
+            name: choose_ladder(f.sizes, f.slots, min(train.batch_size, len(f)), rungs=1)
+            for name, f in self._structures.items()
+        }
         self._rungs: dict[int, int] = {}
 
     def _loss_weights(self) -> list[dict[str, float]]:
@@ -125,7 +131,7 @@ class Atoms(Domain):
             return (0.0,) * len(species)
         counts = np.zeros((len(frames), len(species)))
         np.add.at(counts, (frames.frame_of_atom, np.searchsorted(species, frames.species)), 1)
-        return tuple(fit_reference_energies(counts, frames.energy))
+        return tuple(float(e) for e in fit_reference_energies(counts, frames.energy))
 
     def _scale(self, frames: Frames, references: tuple[float, ...]) -> float:
         """RMS of the force components in eV/Å, without forces the deviation of the energies per atom in eV."""
@@ -161,12 +167,13 @@ class Atoms(Domain):
         return self._rungs[step]
 
     def batch(self, split: str, indices: np.ndarray, stage: Hashable) -> PyTree:
+        if split not in self._structures:
+            raise UserError(f"batches are of the training and validation splits, not of {split!r}")
         train, found = self.experiment.train, self._structures[split]
         number, rung = cast(tuple[int, int], stage)
         training = split == "train"
         parts = np.split(indices, train.accumulate) if training else [indices]
-        # Validation belongs to no step: the shape follows from the samples alone.
-        capacity = self.ladder.rungs[rung] if training else self.ladder.rung(*found.shape_of(indices))
+        capacity = self.ladder.rungs[rung] if training else self.wide[split].rungs[-1]
         weights = np.array([self.weights[number][name] for name in WEIGHTS], np.float32)
         made = [make_batch(found, part, capacity, self.meaning, weights) for part in parts]
         return jax.tree.map(lambda *x: np.stack(x), *made)
@@ -205,7 +212,7 @@ class Atoms(Domain):
 
         return evaluate_atoms(self, graphdef, params, split)
 
-    def predictor(self, graphdef: Any, params: PyTree) -> Predictor:
+    def predictor(self, graphdef: Any, params: PyTree) -> ModelPredictor:
         return self.meaning.predictor(graphdef, jax.tree.map(jnp.asarray, params))
 
     def artefact(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

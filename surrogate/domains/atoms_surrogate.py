@@ -119,6 +119,11 @@ class AtomsSurrogate:
     def members(self) -> int:
         return self.meaning.members
 
+    @property
+    def spread_factor(self) -> tuple[float, float]:
+        """Calibration of the spreads of (energies, forces)."""
+        return self.meaning.spread_factor
+
     def __repr__(self) -> str:
         species = " ".join(SYMBOLS[z] for z in self.geometry.species)
         ensemble = f", {self.members} members" if self.members else ""
@@ -145,6 +150,20 @@ class AtomsSurrogate:
         self._refuse_property("energies and forces; ask property_of")
         return self.predictor()(as_frames(atoms))
 
+    def calculator(self, skin: float = 0.5) -> Any:
+        """A calculator of ASE with energy, forces, stress, energies per atom and, of an ensemble, spreads.
+
+        Args:
+            skin: Å; neighbors are found again when atoms have moved by half of it.
+
+        Raises:
+            UserError: without ASE (the ``materials`` extra), or for a surrogate of a property.
+        """
+        self._refuse_property("energies and forces")
+        from surrogate.atomistic.calculator import Calculator
+
+        return Calculator.of(self, skin=skin)
+
     def property_of(self, atoms: Any) -> np.ndarray:
         """The property that it was trained on, in :attr:`AtomsMeaning.units`: (n,)."""
         if self.meaning.target == "energy":
@@ -161,7 +180,7 @@ class AtomsSurrogate:
 def as_frames(atoms: Any) -> Frames:
     """Frames of what a person has: frames, ``ase.Atoms`` or a list of them."""
     if isinstance(atoms, Frames):
-        return replace(atoms, energy=None, forces=None, stress=None, properties={}, property_units={}, labels={})
+        return without_labels(atoms)
     each = [atoms] if hasattr(atoms, "get_positions") else list(atoms)
     if not each or not all(hasattr(a, "get_positions") for a in each):
         raise UserError("atoms must be Frames, an ase.Atoms or a list of them")
@@ -173,3 +192,8 @@ def as_frames(atoms: Any) -> Frames:
         row_size=np.array([len(a) for a in each]),
         groups=("atoms",),
     )
+
+
+def without_labels(frames: Frames) -> Frames:
+    """Geometry alone."""
+    return replace(frames, energy=None, forces=None, stress=None, properties={}, property_units={}, labels={})

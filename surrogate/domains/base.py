@@ -18,12 +18,16 @@ from surrogate.core.types import PyTree, UserError
 from surrogate.parallel.placement import ONE_DEVICE, Placement
 from surrogate.parallel.rules import Dims
 
-Scores = dict[str, dict[str, dict[str, float]]]  # variable → metric → lead → value
+# variable → metric → lead → value, or the value itself where there are no leads (atoms)
+Scores = dict[str, dict[str, Any]]
 
 
 @dataclass
 class Evaluation:
-    """What an evaluation found; ``pictures`` is handed to the plotting functions unread."""
+    """What an evaluation found; ``pictures`` is handed to the plotting functions unread.
+
+    ``extra`` goes into ``summary.json`` under its own keys (``crystals``, ``dynamics``, ``uncertainty`` of atoms).
+    """
 
     scores: dict[str, Scores]  # split → scores
     baselines: dict[str, Scores]
@@ -31,6 +35,7 @@ class Evaluation:
     rollout: dict[str, Any] | None = None
     pictures: Any = None
     notes: list[str] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Domain(ABC):

@@ -8,14 +8,16 @@ import numpy as np
 
 from surrogate.exporting.function import Argument, Function
 
-_HEAD = """! A time loop that calls the surrogate {name!r}: names, shapes and units are those of this Bundle.
-! Build in a copy (cp -r NAME.sg build; cd build): an open Bundle refuses files that its manifest does not name.
+# How to build an example, as a comment in it.
+BUILD = """! Build in a copy (cp -r NAME.sg build; cd build): an open Bundle refuses files that its manifest does not name.
 !
 !   cc -std=c11 -O2 -fPIC -fvisibility=hidden -shared -o libsurrogate.so \\
-!      surrogate.c sg_bundle.c sg_json.c sg_pjrt.c sg_plugin.c sg_sha256.c -ldl -lpthread
-!   gfortran -o example surrogate.f90 example.f90 -L. -lsurrogate -Wl,-rpath,.
+!      surrogate.c sg_atoms.c sg_bundle.c sg_json.c sg_neighbors.c sg_pjrt.c sg_plugin.c sg_sha256.c -ldl -lpthread
+!   gfortran -o example {modules} example.f90 -L. -lsurrogate -Wl,-rpath,.
 !   SURROGATE_PLUGIN=/path/to/plugin.so ./example ../NAME.sg
-!
+!"""
+_HEAD = """! A time loop that calls the surrogate {name!r}: names, shapes and units are those of this Bundle.
+{build}
 ! Dimensions are in Fortran order, the first the fastest. The fields here are constant, the mean of two training
 ! samples: put those of your model in their place.
 program example
@@ -55,7 +57,7 @@ def _declare(argument: Argument, name: str) -> str:
 def fortran_example(function: Function, bundle: str) -> str:
     """Source of ``example.f90``: three calls of ``function``, what it predicts being handed to it again."""
     inputs, outputs = _identifiers(function.inputs, "in"), _identifiers(function.outputs, "out")
-    lines = [_HEAD.format(name=bundle).rstrip()]
+    lines = [_HEAD.format(name=bundle, build=BUILD.format(modules="surrogate.f90")).rstrip()]
     lines += [_declare(a, n) for a, n in zip(function.inputs, inputs, strict=True)]
     lines += [_declare(a, n) for a, n in zip(function.outputs, outputs, strict=True)]
     lines += ["", "  directory = '.'", "  if (command_argument_count() > 0) call get_command_argument(1, directory)"]

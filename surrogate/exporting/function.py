@@ -62,6 +62,7 @@ class Function:
         parameters: name → array, stored once and shared by the programs of every batch size.
         golden: input name → (N, *shape): samples on which every target is checked.
         steps: time steps in one call; errors are allowed to grow with it.
+        single: takes one sample a call, in programs for Python as well.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Function:
     apply: Callable[[tuple[Array, ...], tuple[Array, ...]], tuple[Array, ...]]
     golden: dict[str, np.ndarray]
     steps: int = 1
+    single: bool = False
 
 
 def tolerances(output: Argument, values: np.ndarray, relative: float, steps: int) -> tuple[list[float], int]:

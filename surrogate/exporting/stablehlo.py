@@ -64,13 +64,13 @@ def version() -> str:
 
 
 def symbolic(function: Function, platforms: Sequence[str]) -> bytes:
-    """The function of any number of samples as ``jax.export`` serialises it, for Python callers.
+    """The function of any number of samples (one where it is ``single``) as ``jax.export`` serialises it, for Python.
 
     Raises:
         UserError: when the function cannot be expressed for a symbolic number of samples.
     """
     try:
-        (samples,) = export.symbolic_shape("samples")
+        samples = 1 if function.single else export.symbolic_shape("samples")[0]
         return bytes(_export(function, platforms, samples).serialize())
     except ImportError as error:
         raise UserError(f"{function.name} for python: {error}") from error
@@ -83,5 +83,9 @@ def symbolic(function: Function, platforms: Sequence[str]) -> bytes:
 def reference(function: Function) -> dict[str, np.ndarray]:
     """The outputs of the golden samples, computed by ``jax.jit`` in this process: name → (N, *shape)."""
     inputs = tuple(function.golden[a.name] for a in function.inputs)
-    outputs = jax.jit(function.apply)(tuple(function.parameters.values()), inputs)
-    return {a.name: np.asarray(value) for a, value in zip(function.outputs, outputs, strict=True)}
+    call, parameters = jax.jit(function.apply), tuple(function.parameters.values())
+    size = 1 if function.single else len(inputs[0])
+    pieces = [
+        jax.device_get(call(parameters, tuple(x[i : i + size] for x in inputs))) for i in range(0, len(inputs[0]), size)
+    ]
+    return {a.name: np.concatenate(values) for a, *values in zip(function.outputs, *pieces, strict=True)}

@@ -15,8 +15,11 @@ import numpy as np
 
 from surrogate.core.types import UserError
 from surrogate.data.normalize import describe
+from surrogate.domains.atoms_surrogate import AtomsSurrogate
 from surrogate.domains.fields_surrogate import FieldSurrogate
 from surrogate.exporting import native, stablehlo
+from surrogate.exporting.atoms import atoms_functions, golden_structures
+from surrogate.exporting.atoms_example import atoms_example
 from surrogate.exporting.caller import Bundle
 from surrogate.exporting.example import fortran_example
 from surrogate.exporting.fields import field_functions
@@ -39,6 +42,7 @@ def export_bundle(
     platforms: Sequence[str] = ("cpu",),
     batches: Sequence[int] = (1, 8, 64),
     steps: Sequence[int] = (1,),
+    capacities: Sequence[tuple[int, int]] = (),
     plugins: Mapping[str, str] | None = None,
     unverified: Sequence[str] = (),
     tolerance: float = 1e-6,
@@ -47,11 +51,13 @@ def export_bundle(
     """Write a Bundle of a trained surrogate, whole or not at all.
 
     Args:
-        surrogate: what ``surrogate.load`` gives.
+        surrogate: what ``surrogate.load`` gives, of gridded fields or of atoms.
         out: the directory, ``climate.sg``; an earlier Bundle there is replaced.
         platforms: of ``cpu``, ``cuda``, ``tpu``, ``rocm``.
-        batches: numbers of samples for which programs are made; callers may use any number.
-        steps: ``1`` is the function ``step``; k is ``steps<k>``, k time steps in one call.
+        batches: of fields: numbers of samples for which programs are made; callers may use any number.
+        steps: of fields: ``1`` is the function ``step``; k is ``steps<k>``, k time steps in one call.
+        capacities: of atoms: (atoms, neighbors of one atom at most) for which programs are made; a system takes
+            the first that holds it. See :func:`surrogate.exporting.atoms.default_capacities`.
         plugins: platform → path of the PJRT plugin that will serve it; an installed one by default.
         unverified: platforms that this machine cannot run, to be shipped as they are; the library still
             checks them against the golden samples when it opens the Bundle.
@@ -66,13 +72,13 @@ def export_bundle(
     _check(platforms, batches, unverified, tolerance, plugins or {})
     _check_replaceable(out)
     served = {p: find_plugin(p, (plugins or {}).get(p, "")) for p in platforms if p not in unverified}
-    functions = _functions(surrogate, steps)
+    functions, batches, facts = _functions(surrogate, steps, batches, capacities)
     files: dict[str, bytes] = {name: (native.HERE / name).read_bytes() for name in native.SOURCES}
     entries: list[dict[str, Any]] = []
     golden: dict[str, np.ndarray] = {}
     parameters: dict[str, np.ndarray] = {}
     for function in functions:
-        say(f"lowering {function.name} for {', '.join(platforms)}, batches {', '.join(map(str, batches))}")
+        say(f"lowering {function.name} for {', '.join(platforms)}, samples {', '.join(map(str, batches))}")
         entry = _entry(function, files, platforms, batches)
         parameters |= function.parameters
         expected = stablehlo.reference(function)
@@ -83,15 +89,15 @@ def export_bundle(
         golden |= {f"{function.name}/input/{name}": value for name, value in function.golden.items()}
         golden |= {f"{function.name}/output/{name}": value for name, value in expected.items()}
         entries.append(entry)
-    files["example.f90"] = fortran_example(functions[0], surrogate.manifest["name"]).encode()
+    name = surrogate.manifest["name"]
+    example = atoms_example(facts["atoms"], name) if "atoms" in facts else fortran_example(functions[0], name)
+    files["example.f90"] = example.encode()
     files["parameters.bin"], parameter_table = pack(parameters)
     files["golden.bin"], golden_table = pack(golden)
     manifest = {
-        "kind": KIND, "format": FORMAT, "abi": ABI, "name": surrogate.manifest["name"],
+        "kind": KIND, "format": FORMAT, "abi": ABI, "name": name, **facts,
         "functions": entries, "parameters": parameter_table, "golden": golden_table,
-        "grid": surrogate.spec.to_dict()["grid"], "time_step": str(surrogate.spec.time_step),
-        "calendar": surrogate.spec.calendar, "normalisation": describe(surrogate.frame.normalizer),
-        "missing": MISSING, "relative_tolerance": tolerance, "plugins": {},
+        "relative_tolerance": tolerance, "plugins": {},
         "versions": {
             "surrogate": metadata.version("surrogate"), "jax": jax.__version__, "jaxlib": jaxlib.__version__,
             "stablehlo": stablehlo.version(),
@@ -134,15 +140,39 @@ def _check_replaceable(out: Path) -> None:
         raise UserError(f"{out} is there already and is not a Bundle: give another name")
 
 
-def _functions(surrogate: Any, steps: Sequence[int]) -> list[Function]:
+def _functions(
+    surrogate: Any, steps: Sequence[int], batches: Sequence[int], capacities: Sequence[tuple[int, int]]
+) -> tuple[Sequence[Function], Sequence[int], dict[str, Any]]:
+    """Functions, numbers of samples of their programs, and the facts of the manifest that belong to the domain."""
+    if isinstance(surrogate, AtomsSurrogate):
+        if tuple(steps) != (1,):
+            raise UserError("steps= is for surrogates that advance a state; this one gives energies of atoms")
+        if surrogate.meaning.target != "energy":
+            raise UserError(
+                f"the surrogate gives the property {surrogate.meaning.target!r}; of atoms only potentials have an exported form"
+            )
+        structures = golden_structures(surrogate.geometry, _golden(surrogate))
+        found = atoms_functions(
+            surrogate.geometry, surrogate.graphdef, surrogate.params, capacities, structures, surrogate.members
+        )
+        return found.functions, (1,), {"atoms": found.record}
     if not isinstance(surrogate, FieldSurrogate):
         raise UserError(
-            f"surrogates of the kind {type(surrogate).__name__} have no exported form yet; gridded fields have"
+            f"surrogates of the kind {type(surrogate).__name__} have no exported form yet; gridded fields and atoms have"
         )
+    if capacities:
+        raise UserError("capacities= is for surrogates of atoms; this one is of gridded fields")
+    functions = field_functions(surrogate, _golden(surrogate), steps)
+    return functions, batches, {
+        "grid": surrogate.spec.to_dict()["grid"], "time_step": str(surrogate.spec.time_step),
+        "calendar": surrogate.spec.calendar, "normalisation": describe(surrogate.frame.normalizer), "missing": MISSING,
+    }  # fmt: skip
+
+
+def _golden(surrogate: Any) -> dict[str, np.ndarray]:
     if surrogate.directory is None:
         raise UserError("the surrogate has no directory: export what surrogate.load read")
-    stored = read_artefact(surrogate.directory)[1]
-    return field_functions(surrogate, decode_netcdf(stored["golden.nc"]), steps)
+    return decode_netcdf(read_artefact(surrogate.directory)[1]["golden.nc"])
 
 
 def _entry(
@@ -160,7 +190,7 @@ def _entry(
         "name": function.name, "steps": function.steps,
         "inputs": [a.to_dict() for a in function.inputs], "outputs": [a.to_dict() for a in function.outputs],
         "parameters": list(function.parameters), "programs": programs, "python": f"{function.name}.jax",
-        "golden_samples": len(next(iter(function.golden.values()))),
+        "golden_samples": len(next(iter(function.golden.values()))), "single": function.single,
     }  # fmt: skip
 
 

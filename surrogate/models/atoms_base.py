@@ -87,14 +87,18 @@ class Prediction:
     stress: jax.Array  # (C, 3, 3) eV/Å³, tension positive as in ASE; NaN where there is no volume
 
 
-def energy_forces_stress(model: Potential, graph: Graph) -> Prediction:
+def energy_forces_stress(model: Potential, graph: Graph, vectors: Array | None = None) -> Prediction:
     """Energy and its exact derivatives.
 
     With E a function of the vectors d_im alone, g = ∂E/∂d gives everything: moving atom i by δ changes its
     own vectors by −δ and those of the slots that it is the sender of by +δ, so F_i = Σ_m (g_im − g_reverse(im)); and a
     strain takes d to (1 + ε) d, so dE/dε = Σ d ⊗ g, symmetric because E is invariant to rotation.
+
+    Args:
+        vectors: (3, N, M) in Å, of a caller that knows them better than float32 positions tell; (FAR, 0, 0) in
+            padding slots, as :func:`~surrogate.models.graph.edge_vectors` has them.
     """
-    vectors = edge_vectors(graph)
+    vectors = edge_vectors(graph) if vectors is None else vectors
 
     def total(d: jax.Array) -> tuple[jax.Array, jax.Array]:
         energies = jnp.where(graph.atom_mask, model(d, graph), 0)

@@ -12,6 +12,8 @@ from surrogate.models.graph import Capacity
 
 # Multiples that shapes are rounded up to: similar data sets then share compiled programs.
 ATOMS, NEIGHBORS = 8, 2
+# A smaller shape has to save this much to be worth compiling.
+WORTH = 0.85
 
 
 def rounded(atoms: int, neighbors: int, graphs: int) -> Capacity:
@@ -47,7 +49,7 @@ def choose_ladder(
     """Capacities for batches of ``batch_size`` configurations drawn at random.
 
     Random batches are sorted by cost and cut into groups of equal number, each of which gets the shape that holds
-    all of it; the last holds the worst batch there can be.
+    all of it; the last holds the worst batch there can be. Of shapes of nearly equal cost the larger one serves both.
 
     Args:
         sizes: atoms of each configuration.
@@ -69,8 +71,12 @@ def choose_ladder(
         rounded(int(atoms[group].max()), int(slots[group].max()), batch_size)
         for group in np.array_split(order, rungs)[:-1]
     }
-    fitting = {c for c in chosen if worst.holds(c.atoms, c.neighbors, c.graphs)} | {worst}
-    return Ladder(tuple(sorted(fitting, key=lambda c: (c.atoms * c.neighbors, c.atoms))))
+    fitting = {c for c in chosen if worst.holds(c.atoms, c.neighbors, c.graphs)}
+    kept = [worst]
+    for capacity in sorted(fitting, key=lambda c: (c.atoms * c.neighbors, c.atoms), reverse=True):
+        if capacity.atoms * capacity.neighbors < WORTH * kept[-1].atoms * kept[-1].neighbors:
+            kept.append(capacity)
+    return Ladder(tuple(reversed(kept)))
 
 
 def fill(

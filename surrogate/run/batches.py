@@ -14,6 +14,19 @@ from surrogate.domains.base import Domain
 from surrogate.parallel.placement import Placement
 
 
+def place(domain: Domain, placement: Placement) -> Domain:
+    """``domain``, told of the devices of its run; before it is opened.
+
+    Raises:
+        UserError: for a domain that cannot be divided.
+    """
+    if placement.mesh is not None and domain.packs:
+        name = domain.experiment.domain
+        raise UserError(f"the domain {name!r} packs its samples and runs on one device so far: mesh=single")
+    domain.placement = placement
+    return domain
+
+
 class Batches:
     """Attributes:
 
@@ -23,10 +36,6 @@ class Batches:
     def __init__(self, domain: Domain, config: TrainConfig, placement: Placement) -> None:
         self.domain, self.config, self.placement = domain, config, placement
         self.bytes_read = 0
-        if placement.mesh is not None and domain.packs:
-            raise UserError(
-                f"the domain {domain.experiment.domain!r} packs its samples and runs on one device so far: mesh=single"
-            )
         placement.check_batch(config.batch_size, config.accumulate)
         placement.box(config.batch_size, domain.space())  # refuses a grid that the mesh does not divide
 

@@ -14,6 +14,7 @@ from surrogate.domains.fields import Fields
 from surrogate.parallel import launch
 from surrogate.parallel.agree import first_does, is_first
 from surrogate.parallel.placement import Placement
+from surrogate.run.batches import place
 from surrogate.run.provenance import write_json_atomic
 from surrogate.run.results import show
 from surrogate.run.surrogate_files import load
@@ -45,8 +46,7 @@ def evaluate_run(
     surrogate = load(directory, domain=domain_class)
     if evaluate is not None:
         experiment = replace(experiment, evaluate=evaluate)
-    domain = domain_class(experiment)
-    domain.placement = Placement.of(experiment.mesh)
+    domain = place(domain_class(experiment), Placement.of(experiment.mesh))
     graphdef = surrogate.graphdef
     if on:
         if not isinstance(domain, Fields):
@@ -66,6 +66,7 @@ def evaluate_run(
     }  # fmt: skip
     if evaluation.rollout is not None:
         summary["rollout"] = evaluation.rollout
+    summary |= evaluation.extra
     name = "-".join(Path(p).stem for p in on) if on else split
     target = directory / f"scores-{name}.json"
     first_does(lambda: write_json_atomic(target, summary))

@@ -26,7 +26,7 @@ from surrogate.optim import learning_rate, make_optimizer
 from surrogate.parallel import launch
 from surrogate.parallel.agree import all_do, any_process, first_does, gather_text, is_first
 from surrogate.parallel.placement import Placement
-from surrogate.run.batches import Batches
+from surrogate.run.batches import Batches, place
 from surrogate.run.checkpoint import Checkpoints
 from surrogate.run.directory import point_latest, run_directory, write_config
 from surrogate.run.goodput import Goodput
@@ -96,8 +96,7 @@ def run_training(experiment: Experiment, *, quiet: bool = False, notebook: bool 
     with ExitStack() as held, StopRequest(force=not notebook) as stop:
         first_does(lambda: _take(directory, experiment, held))
         use_compilation_cache(experiment)
-        domain = find_domain(experiment.domain)(experiment)
-        domain.placement = placement
+        domain = place(find_domain(experiment.domain)(experiment), placement)
         all_do(domain.open)
         if not experiment.run.dir:
             first_does(lambda: point_latest(directory))

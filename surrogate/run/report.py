@@ -16,6 +16,7 @@ from typing import Any
 import zlib
 
 from surrogate.core.types import UserError
+from surrogate.run.report_atoms import crystals_section, dynamics_section, uncertainty_section
 from surrogate.run.report_style import CSS
 from surrogate.run.scores import HEADLINE, by_lead, compare, held_out, leads_of, metrics_of, verdict
 from surrogate.run.style import SURROGATE, lead_order, lead_words, metric_name, number, pick, unit_text, words
@@ -54,6 +55,9 @@ def write_report(
         f"<p class=badge>{_BADGES[judged.level]}</p><p>{escape(judged.text)}</p></section>",
         _scores(summary),
         _rollout(summary),
+        uncertainty_section(summary),
+        crystals_section(summary),
+        dynamics_section(summary),
         _pictures(plots),
         _made(summary, rows, config_text, provenance),
         _use(path, summary),
@@ -243,6 +247,15 @@ def _use(path: Path, summary: Mapping[str, Any]) -> str:
             "",
             'data = xr.open_dataset("year.nc")                  # a state of the simulation, in its own units',
             f'forecast = model.rollout(data.isel(time=slice(0, 1)), lead_time="{lead_order(leads)[-1]}")',
+        ]
+    if any(v.partition("@")[0] == "forces" for v in scores):
+        lines += [
+            "",
+            "from ase.io import read",
+            "",
+            'atoms = read("structure.xyz")                       # any of the elements that it was trained on',
+            "atoms.calc = model.calculator()",
+            "print(atoms.get_potential_energy(), atoms.get_forces())",
         ]
     return f"<section><h2>How to use it</h2><pre><code>{escape(chr(10).join(lines))}</code></pre></section>"
 

@@ -17,7 +17,7 @@ from surrogate.core.types import PyTree
 from surrogate.domains.base import Evaluation
 from surrogate.parallel.agree import first_does, is_first
 from surrogate.run.files import json_text
-from surrogate.run.plots import MapPicture, Pictures, RolloutSeries, Spectrum, write_plots
+from surrogate.run.plots import AtomsPictures, MapPicture, Pictures, RolloutSeries, Spectrum, write_plots
 from surrogate.run.provenance import append_history, read_jsonl, write_json_atomic
 from surrogate.run.report import write_report
 from surrogate.run.scores import scores_table, verdict
@@ -50,6 +50,7 @@ def write_summary(run: Any, status: str, steps: int, evaluation: Evaluation | No
         }
         if evaluation.rollout is not None:
             summary["rollout"] = evaluation.rollout
+        summary |= evaluation.extra
     first_does(lambda: write_json_atomic(run.directory / "summary.json", summary))
     return json.loads(json_text(summary))
 
@@ -61,6 +62,7 @@ def draw(directory: Path, summary: dict[str, Any], evaluation: Evaluation) -> li
         maps=[MapPicture(**m) for m in arrays.get("maps", ())],
         spectra=[Spectrum(**s) for s in arrays.get("spectra", ())],
         rollout=[RolloutSeries(**r) for r in arrays.get("rollout", ())],
+        atoms=AtomsPictures.of(arrays.get("atoms", {})),
         units=evaluation.units,
     )
     rows = read_jsonl(directory / "metrics.jsonl")
@@ -113,16 +115,20 @@ def show(directory: Path, summary: dict[str, Any], closing: str = "") -> None:
 
 def model_card(run: Any, summary: dict[str, Any]) -> str:
     """``MODEL_CARD.md``: what it is, on what it was trained, how good it is and where it is not."""
-    spec = run.domain.artefact()[0].get("spec", {})
-    variables = "\n".join(
-        f"- `{variable.key}` ({variable.units}), {variable.role}"
-        for variable in (Variable(**v) for v in spec.get("variables", ()))
-    )
+    meaning = run.domain.artefact()[0]
+    if "spec" in meaning:
+        found_in = (Variable(**v) for v in meaning["spec"].get("variables", ()))
+        variables = "\n".join(f"- `{variable.key}` ({variable.units}), {variable.role}" for variable in found_in)
+        what = f"; time step {meaning['spec'].get('time_step', 'none')}"
+    else:
+        variables = "\n".join(f"- `{key}` ({units})" for key, units in summary.get("units", {}).items())
+        species = meaning.get("species", ())
+        what = f" of {', '.join(species)}, cutoff {meaning['cutoff']:g} Å" if species else ""
     files = "\n".join(f"- {f.get('path')}, SHA-256 {f.get('sha256')}" for f in run.domain.provenance())
     found = verdict(summary)
     return f"""# {run.experiment.name}
 
-A {run.experiment.model_name} surrogate with {run.num_parameters:,} parameters; time step {spec.get("time_step", "none")}.
+A {run.experiment.model_name} surrogate with {run.num_parameters:,} parameters{what}.
 
 ## Scores
 {found.text}
@@ -141,6 +147,6 @@ The whole table, with the baselines, is in `summary.json` of the run and in this
 ```
 
 ## Limits
-It was fitted to one data set and is right, at best, within the range of that training data; on other climates,
-grids or forcings its errors are unknown until they are measured.
+It was fitted to one data set and is right, at best, within the range of that training data; on other climates, grids
+or forcings, other elements, phases or temperatures, its errors are unknown until they are measured.
 """

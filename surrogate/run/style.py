@@ -25,10 +25,12 @@ _KNOWN = {
     "climatology": "#6B6B6B",
     "damped_persistence": "#E69F00",
     "linear_inverse_model": "#009E73",
+    "constant_energy": "#8C6D46",
 }
 _SPARE = ("#CC79A7", "#56B4E9", "#8C510A", "#7A5195", "#A6761D", "#1B9E77")
 _MARKERS, _DASHES = "sD^vPX*", ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-_ACRONYMS = {"rmse": "RMSE", "mae": "MAE", "mse": "MSE", "acc": "ACC", "crps": "CRPS", "relative_l2": "relative L2"}
+_ACRONYMS = {"rmse": "RMSE", "mae": "MAE", "mse": "MSE", "acc": "ACC", "crps": "CRPS", "relative_l2": "relative L2",
+             "max_error": "largest error"}  # fmt: skip
 
 RC: Any = {
     "font.family": "DejaVu Sans",

@@ -276,7 +276,7 @@ def test_training_accepts_nested_validation_and_a_loss_that_breaks():
     rows += [{"step": s, "valid": {"loss": 2.0, "z500": {"rmse": 10.0 - s / 10}}} for s in (10, 20)]
     loss, scores = training(rows).axes
     assert list(lines(loss)["validation"].get_ydata()) == [2, 2]
-    np.testing.assert_allclose(lines(scores)["z500 rmse"].get_ydata(), [1, 8 / 9])
+    np.testing.assert_allclose(lines(scores)["z500 rmse, last 8.00"].get_ydata(), [1, 8 / 9])
     assert "not finite at step 30" in [text.get_text() for text in loss.texts]
     with pytest.raises(UserError, match="no row with a loss"):
         training([])

@@ -126,6 +126,7 @@ typedef struct sg_bundle {
 /* Verify every file, then parse. `platform` chooses the programs that are kept. */
 int sg_bundle_read(const char *directory, const char *platform, sg_bundle *bundle);
 void sg_bundle_free(sg_bundle *bundle);
+const sg_bundle *sg_bundle_of(const surrogate_model *model);
 
 /* -- plugin ---------------------------------------------------------------------------------- */
 

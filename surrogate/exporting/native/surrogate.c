@@ -117,7 +117,9 @@ int surrogate_open(int abi_version, const char *directory, const surrogate_optio
   if (!status) status = sg_find_plugin(&model->bundle, model->platform, options.plugin, &model->plugin);
   if (!status) status = model->backend->open(model->plugin, model->platform, options.device, &model->client);
   if (!status) status = upload(model);
-  for (int k = 0; !status && !options.lazy && k < model->bundle.num_functions; k++)
+  /* Of a ladder of capacities the first; systems may never need the others. */
+  const int eager = sg_json_get(model->bundle.manifest, "atoms") ? 1 : model->bundle.num_functions;
+  for (int k = 0; !status && !options.lazy && k < eager; k++)
     status = prepare(model, &model->bundle.functions[k], &model->bundle.functions[k].programs[0]);
   if (status) {
     destroy(model);
@@ -149,6 +151,8 @@ static int no_function(const surrogate_model *model, const char *name) {
   return sg_fail(SURROGATE_INVALID, "%s has no function '%s'; its first is '%s'", model->bundle.directory,
                  name ? name : "NULL", model->bundle.functions[0].name);
 }
+
+const sg_bundle *sg_bundle_of(const surrogate_model *model) { return &model->bundle; }
 
 int surrogate_num_functions(const surrogate_model *model) { return model ? model->bundle.num_functions : 0; }
 

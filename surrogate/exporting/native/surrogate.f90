@@ -56,6 +56,7 @@ module surrogate
     procedure :: close => bundle_close
     procedure :: info => bundle_info             !< info('name' | 'time_step' | 'calendar' | 'missing' | 'plugin' ...)
     procedure :: coordinate => bundle_coordinate !< coordinate('latitude' | 'longitude')
+    procedure :: c_handle => bundle_c_handle     !< the surrogate_model * of surrogate.h
   end type surrogate_bundle
 
   ! One argument of a function, and the memory that holds its samples.
@@ -311,6 +312,13 @@ contains
     character(:), allocatable :: text
     text = to_fortran(c_info(this%handle, trim(key)//c_null_char))
   end function bundle_info
+
+  !> For calls of the C interface that this module does not wrap.
+  pure function bundle_c_handle(this) result(handle)
+    class(surrogate_bundle), intent(in) :: this
+    type(c_ptr) :: handle
+    handle = this%handle
+  end function bundle_c_handle
 
   !> Coordinate values of the grid, of size 0 where there are none.
   function bundle_coordinate(this, name) result(values)

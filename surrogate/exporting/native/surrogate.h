@@ -12,8 +12,10 @@
  *     surrogate_context_destroy(step);
  *     surrogate_close(model);
  *
+ * A potential (a Bundle of energies and forces of atoms) is called by surrogate_atoms_run; see "Atoms" below.
+ *
  * Build   cc -std=c11 -O2 -fPIC -fvisibility=hidden -shared -o libsurrogate.so \
- *            surrogate.c sg_bundle.c sg_json.c sg_pjrt.c sg_plugin.c sg_sha256.c -ldl -lpthread
+ *            surrogate.c sg_atoms.c sg_bundle.c sg_json.c sg_neighbors.c sg_pjrt.c sg_plugin.c sg_sha256.c -ldl -lpthread
  *         or CMakeLists.txt beside this file. It needs a C11 compiler and a POSIX system, nothing else.
  *
  * Plugin  The programs of a Bundle are compiled, when it is opened, by a PJRT plugin: a shared library such as
@@ -170,6 +172,105 @@ SURROGATE_API int surrogate_context_destroy(surrogate_context *context); /* NULL
  */
 SURROGATE_API int surrogate_run(surrogate_context *context, int64_t samples, const void *const *inputs,
                                 const size_t *input_bytes, void *const *outputs, const size_t *output_bytes);
+
+/* -- Atoms ------------------------------------------------------------------------------------
+ *
+ *     surrogate_atoms *potential;
+ *     surrogate_system system = {.struct_size = sizeof system, .num_atoms = n, .positions = r, .numbers = z,
+ *                                .cell = cell, .pbc = {1, 1, 1}};
+ *     surrogate_energies result = {.struct_size = sizeof result, .forces = f};
+ *     if (surrogate_atoms_create(model, &potential)) fail(surrogate_last_error());
+ *     for (;;) {                                                 the time loop moves r
+ *         if (surrogate_atoms_run(potential, &system, &result)) fail(surrogate_last_error());
+ *         result.energy, f, result.stress ...
+ *     }
+ *     surrogate_atoms_destroy(potential);
+ *
+ * Units   Positions and cells in angstrom, energies in eV, forces in eV/angstrom, stress in eV/angstrom^3; all of them
+ *         double. Vectors between neighbors are formed in double precision, the network computes in float32, and
+ *         reference energies are added and energies summed in double precision.
+ *
+ * Size    A program takes so many atoms and so many neighbors of an atom. The Bundle has a ladder of them
+ *         (surrogate_atoms_describe); every call takes the first that holds the system, padding it, and one
+ *         that none holds is refused with its numbers (SURROGATE_INVALID). A program is compiled and checked when
+ *         it is first needed: surrogate_atoms_prepare does that beforehand. The ladder is the first functions of
+ *         surrogate_function_name; surrogate_run calls them with neighbors that were found elsewhere.
+ *
+ * Neighbors   are found by the library, periodic images included, however small the cell; atoms may lie outside of it.
+ *         Or the caller has them: see surrogate_system.neighbors.
+ *
+ * Ghosts  In a domain-decomposed simulation positions and numbers hold num_atoms atoms of this process, then
+ *         num_ghosts copies of those around them, with pbc all 0. Energies are those of the atoms, and
+ *         so is what they give to forces on ghosts, which are returned to be added to the forces on the atoms that the
+ *         ghosts are copies of. Energies, virials and such forces of all processes add up to those of the whole. All
+ *         atoms within layers * cutoff of an atom of this process must be there.
+ */
+
+typedef struct surrogate_atoms surrogate_atoms; /* what one thread needs to call a potential */
+
+/* Pointers are valid until surrogate_atoms_destroy. */
+typedef struct surrogate_atoms_info {
+  size_t struct_size;   /* sizeof(surrogate_atoms_info), set by the caller */
+  const char *function; /* the potential's name */
+  double cutoff;        /* angstrom */
+  int layers;           /* an atom's energy depends on those within layers * cutoff */
+  int num_species;
+  const int32_t *species;           /* atomic numbers, ascending */
+  const double *reference_energies; /* eV an atom of each species, part of every energy */
+  int num_capacities;               /* programs, in the order in which they are tried */
+  const int64_t *max_atoms;         /* of each: atoms, ghosts that matter among them */
+  const int64_t *max_neighbors;     /* of each: neighbors of one atom */
+} surrogate_atoms_info;
+
+/* One system: zero-initialise, set struct_size and what there is. */
+typedef struct surrogate_system {
+  size_t struct_size; /* sizeof(surrogate_system) */
+  int64_t num_atoms;
+  const double *positions; /* (num_atoms + num_ghosts) * 3, x y z of each */
+  const int32_t *numbers;  /* num_atoms + num_ghosts atomic numbers */
+  const double *cell;      /* 9: x y z of the first vector, of the second, of the third; NULL where there is none */
+  int pbc[3];              /* periodic along it: images are found by the library */
+  int64_t num_ghosts;
+  const int32_t *owners; /* num_ghosts: the atom that each is a periodic copy of, where all are copies of atoms of this
+                          * process (a single one); their forces are then those of the atoms, and ghosts
+                          * within one cutoff of the atoms are enough. Needs neighbors. NULL otherwise. */
+  /* The caller's full neighbor lists, or NULL: the library finds them. Entry k of neighbors[i] is the index of a
+   * neighbor of i among atoms and ghosts (its lowest 29 bits are), k < num_neighbors[i]. Both i and j have each other
+   * in their lists where both have one. Neighbors beyond the cutoff are skipped, so lists may have a skin. */
+  int64_t num_lists; /* num_atoms, or num_atoms + num_ghosts, which layers > 1 needs without owners */
+  const int32_t *num_neighbors;
+  const int32_t *const *neighbors;
+} surrogate_system;
+
+/* Results: set struct_size and the arrays that are wanted. */
+typedef struct surrogate_energies {
+  size_t struct_size; /* sizeof(surrogate_energies) */
+  double energy;      /* eV, of the num_atoms atoms, with reference energies */
+  double virial[9];   /* eV: derivative of the energy by a symmetric strain, xx xy xz yx ...; symmetric */
+  double stress[9];   /* eV/angstrom^3: virial over volume, so that tension is positive; NaN unless cell is given and pbc
+                       * is 1 in all three directions, or there are ghosts */
+  int64_t used_atoms; /* what a capacity had to hold: atoms, ghosts that matter among them */
+  int64_t used_neighbors;
+  int capacity;          /* the place in the ladder of the program that was run */
+  double *forces;        /* (num_atoms + num_ghosts) * 3, eV/angstrom, or NULL */
+  double *atom_energies; /* num_atoms, eV, or NULL; with reference energies */
+  double *atom_virials;  /* (num_atoms + num_ghosts) * 9, eV, or NULL: what sums to virial, by the atom at which the
+                          * vectors to neighbors begin; those of owned ghosts are the atoms' */
+} surrogate_energies;
+
+/* A context to call the potential of a Bundle from one thread. SURROGATE_INVALID for a Bundle of something else. */
+SURROGATE_API int surrogate_atoms_create(surrogate_model *model, surrogate_atoms **result);
+SURROGATE_API int surrogate_atoms_destroy(surrogate_atoms *atoms); /* NULL is allowed */
+
+/* Describe it. Set result->struct_size first. */
+SURROGATE_API int surrogate_atoms_describe(const surrogate_atoms *atoms, surrogate_atoms_info *result);
+
+/* Compile and check now what a system of so many atoms, with so many neighbors of one atom at most, will need. */
+SURROGATE_API int surrogate_atoms_prepare(surrogate_atoms *atoms, int64_t num_atoms, int64_t num_neighbors);
+
+/* Energy and its derivatives of one system. */
+SURROGATE_API int surrogate_atoms_run(surrogate_atoms *atoms, const surrogate_system *system,
+                                      surrogate_energies *result);
 
 #ifdef __cplusplus
 }

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 import numpy as np
 
 from surrogate.core.types import UserError
-from surrogate.run.style import RC, SURROGATE_COLOR, WORSE_COLOR, Picture
+from surrogate.run.style import RC, SURROGATE_COLOR, WORSE_COLOR, Picture, number, words
 
 _VALID_COLOR, _RATE_COLOR, _GRAD_COLOR = "#D55E00", "#6B6B6B", "#7A5195"
 
@@ -21,8 +21,9 @@ def training(rows: Sequence[Mapping[str, Any]]) -> Picture:
     """Loss (training as logged and its running median; validation), learning rate and gradient norm by step.
 
     Args:
-        rows: of ``metrics.jsonl``. Validation is ``valid_loss`` or ``valid: {"loss": …}``; other validation
-            scores are drawn relative to their first value, at most six of them.
+        rows: of ``metrics.jsonl``. Validation is ``valid_loss`` or ``valid: {"loss": …}``; other validation scores
+            (``valid_forces_rmse``, or further entries of ``valid``) are drawn relative to their first value with the last
+            one written, at most six of them.
 
     Raises:
         UserError: if no row has a loss.
@@ -65,10 +66,14 @@ def training(rows: Sequence[Mapping[str, Any]]) -> Picture:
     if scores:
         ax = axes["scores"]
         for name, (step, value) in list(scores.items())[:6]:
-            ax.plot(step, value / value[0], marker=".", linewidth=1.2, label=name)
+            ax.plot(step, value / value[0], marker=".", linewidth=1.2, label=f"{words(name)}, last {number(value[-1])}")
         ax.set_ylabel("validation scores\n/ first value")
         ax.legend(loc="upper right", ncols=2, fontsize=7.5)
-        ax.set_ylim(bottom=0)
+        ratios = np.concatenate([v[np.isfinite(v)] / v[0] for _, v in list(scores.values())[:6]])
+        if ratios.min(initial=1.0) > 0 and ratios.min(initial=1.0) < 0.1:
+            ax.set_yscale("log")
+        else:
+            ax.set_ylim(bottom=0)
     if rate[0].size:
         axes["rate"].plot(*rate, color=_RATE_COLOR, linewidth=1.5)
         axes["rate"].set_ylabel("learning\nrate")
@@ -96,7 +101,8 @@ def _series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, n
 def _validation(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        for name, value in _leaves(row.get("valid") or {}):
+        flat = {k.removeprefix("valid_"): v for k, v in row.items() if k.startswith("valid_") and k != "valid_loss"}
+        for name, value in _leaves(flat | dict(row.get("valid") or {})):
             found.setdefault(name, []).append((row["step"], value))
     for name, pairs in found.items():
         yield name, (np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs], float))

@@ -8,6 +8,7 @@ from pathlib import Path
 import re
 from typing import Any
 
+from surrogate.run.plots.atoms import AtomsPictures, draw_atoms
 from surrogate.run.plots.maps import MapPicture, field_map
 from surrogate.run.plots.rollout import MOST as MOST_ROLLOUTS
 from surrogate.run.plots.rollout import RolloutSeries, rollout
@@ -32,6 +33,7 @@ class Pictures:
     maps: Sequence[MapPicture] = ()
     spectra: Sequence[Spectrum] = ()
     rollout: Sequence[RolloutSeries] = ()
+    atoms: AtomsPictures = field(default_factory=AtomsPictures)
     units: Mapping[str, str] = field(default_factory=dict)
 
     def all_units(self) -> dict[str, str]:
@@ -92,6 +94,7 @@ def write_plots(
         some = f" {MOST_ROLLOUTS} of {keys} variables." if keys > MOST_ROLLOUTS else ""
         caption = f"Free rollout, never corrected by data: mean and variance over the domain against the truth's.{some}"
         write("rollout", rollout(pictures.rollout, summary.get("rollout")), caption)
+    draw_atoms(pictures.atoms, split, write)
     if any("loss" in row for row in rows):
         write("training", training(rows), "Loss, learning rate and gradient norm during training.")
     return written
