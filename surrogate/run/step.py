@@ -124,7 +124,9 @@ def parameter_names(variables: Any) -> dict[str, Dims]:
     """Logical dims of those parameters that name them, by path."""
     found = {}
     for path, variable in nnx.to_flat_state(variables):
-        if dims := variable.get_metadata().get("out_sharding"):
+        # A leaf may be a bare array, without metadata.
+        dims = variable.get_metadata().get("out_sharding") if hasattr(variable, "get_metadata") else None
+        if dims:
             found["/".join(map(str, path))] = tuple(dims)
     return found
 
