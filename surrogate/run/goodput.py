@@ -44,8 +44,10 @@ class Goodput:
         for row in read_jsonl(self.path) if self.path.exists() else ():
             sessions.setdefault(int(row["session"]), []).append(row)
         self.session = max(sessions, default=-1) + 1
-        started = [*[rows[0]["step"] for _, rows in sorted(sessions.items())][1:], step]
-        for rows, goes_on in zip((rows for _, rows in sorted(sessions.items())), started, strict=True):
+        earlier = [rows for _, rows in sorted(sessions.items())]
+        # Each session was followed by one that went on from its own first step; the last of them by this one.
+        followed = [*(rows[0]["step"] for rows in earlier), step][1:]
+        for rows, goes_on in zip(earlier, followed, strict=True):
             last, kept = rows[-1], [row for row in rows if row["step"] <= goes_on]
             for kind in KINDS:
                 self.earlier[kind] += last[kind]
