@@ -19,11 +19,20 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from surrogate.config import EvaluateConfig, Experiment, OptimConfig, RunConfig, TrainConfig, build
+from surrogate.config import (
+    EvaluateConfig,
+    Experiment,
+    LaunchConfig,
+    MeshConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    build,
+)
 from surrogate.core.types import UserError
 
-_SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run")
-_GROUPS = ("data", "model", "optim", "train", "experiment")
+_SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run", "mesh", "launch")
+_GROUPS = ("data", "model", "optim", "train", "mesh", "experiment")
 
 
 def conf_directory() -> Path:
@@ -79,6 +88,8 @@ def to_experiment(config: DictConfig) -> Experiment:
         train=build(TrainConfig, values.get("train"), "train"),
         evaluate=build(EvaluateConfig, values.get("evaluate"), "evaluate"),
         run=build(RunConfig, values.get("run"), "run"),
+        mesh=build(MeshConfig, values.get("mesh"), "mesh"),
+        launch=build(LaunchConfig, values.get("launch"), "launch"),
         resolved=values,
     )
 
@@ -182,11 +193,25 @@ def run_on_directory(
         file = directory / "config.yaml"
         if not file.is_file():
             raise UserError(f"{directory} is not a run directory: it has no config.yaml")
-        changes = OmegaConf.from_dotlist([w for w in words if "=" in w])
-        experiment = to_experiment(OmegaConf.merge(OmegaConf.load(file), changes))  # type: ignore[arg-type]
+        # On what it runs is this command's own affair: by default one device, whatever the training had.
+        config = OmegaConf.merge(OmegaConf.load(file), {"mesh": None, "launch": None})
+        for word in (w for w in words if "=" in w):
+            key, _, value = word.partition("=")
+            config = OmegaConf.merge(
+                config, {"mesh": _mesh(value)} if key == "mesh" else OmegaConf.from_dotlist([word])
+            )
+        experiment = to_experiment(config)  # type: ignore[arg-type]
         return main(directory, experiment, given)
 
     sys.exit(_guarded(call, show))
+
+
+def _mesh(name: str) -> Any:
+    file = conf_directory() / "mesh" / f"{name}.yaml"
+    if not file.is_file():
+        options = sorted(p.stem for p in file.parent.glob("*.yaml"))
+        raise UserError(f"mesh={name} does not exist; there are {', '.join(options)}")
+    return OmegaConf.load(file)
 
 
 def _prepare(argv: Sequence[str], options: Sequence[str], usage: str) -> tuple[list[str], dict[str, str], bool]:

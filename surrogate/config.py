@@ -262,6 +262,60 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """How many devices along each axis of the mesh; one of them may be -1: all that are left.
+
+    ``data`` and ``fsdp`` divide the batch, ``fsdp`` parameters and optimizer state too; ``lat`` and ``lon`` divide
+    the rows and the columns of fields.
+    """
+
+    data: int = 1
+    fsdp: int = 1
+    lat: int = 1
+    lon: int = 1
+
+    def __post_init__(self) -> None:
+        for name, size in self.sizes().items():
+            if size < 1 and size != -1:
+                raise ValueError(f"{name}={size} must be positive, or -1 for all devices that are left")
+        if sum(size == -1 for size in self.sizes().values()) > 1:
+            raise ValueError("one axis alone can be -1")
+
+    def sizes(self) -> dict[str, int]:
+        return {"data": self.data, "fsdp": self.fsdp, "lat": self.lat, "lon": self.lon}
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """How the processes of one run find each other.
+
+    Attributes:
+        detect: ``auto`` looks for Slurm, OpenMPI and PBS or Cray's launcher (through mpi4py) in the environment;
+            a name insists on it; ``none`` is one process.
+        coordinator: ``host:port`` of the first process, with ``num_processes`` and ``process_id``: found out otherwise.
+        initialization_timeout: seconds to wait for the others at the start.
+        heartbeat_timeout: seconds without a sign of life after which a process counts as lost and the others end.
+    """
+
+    detect: Literal["auto", "none", "slurm", "openmpi", "mpi4py"] = "auto"
+    coordinator: str = ""
+    num_processes: int = 0
+    process_id: int = -1
+    initialization_timeout: int = 300
+    heartbeat_timeout: int = 100
+
+    def __post_init__(self) -> None:
+        _positive(self, "initialization_timeout", "heartbeat_timeout")
+        given = [bool(self.coordinator), self.num_processes > 0, self.process_id >= 0]
+        if any(given) and not all(given):
+            raise ValueError("coordinator, num_processes and process_id are needed together")
+        if self.coordinator and not self.coordinator.rpartition(":")[2].isdigit():
+            raise ValueError(f"coordinator={self.coordinator!r} must be host:port")
+        if all(given) and self.process_id >= self.num_processes:
+            raise ValueError(f"process_id={self.process_id} must be below num_processes={self.num_processes}")
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One validated experiment. ``data`` and ``model`` hold the domain's and the model's own settings."""
 
@@ -274,4 +328,6 @@ class Experiment:
     train: TrainConfig
     evaluate: EvaluateConfig
     run: RunConfig
+    mesh: MeshConfig = MeshConfig()
+    launch: LaunchConfig = LaunchConfig()
     resolved: dict[str, Any] = field(default_factory=dict, compare=False)

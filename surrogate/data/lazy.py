@@ -9,7 +9,7 @@ import numpy as np
 from surrogate.core.spec import Spec, Variable
 from surrogate.core.types import UserError
 from surrogate.data.netcdf import TrajectoryData, check_block, select_variable
-from surrogate.data.source import DYNAMIC_ROLES, Timeline
+from surrogate.data.source import DYNAMIC_ROLES, WHOLE, Timeline, Window
 
 
 class LazySource:
@@ -35,7 +35,11 @@ class LazySource:
         self._trajectories, self._derived, self._files = trajectories, derived, files
         self._allow_missing = allow_missing
 
-    def read(self, trajectory: int, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def read(self, trajectory: int, indices: np.ndarray, window: Window = WHOLE) -> dict[str, np.ndarray]:
+        fields = self._read(trajectory, indices)
+        return fields if window == WHOLE else {role: f[:, window[0], window[1]] for role, f in fields.items()}
+
+    def _read(self, trajectory: int, indices: np.ndarray) -> dict[str, np.ndarray]:
         data, extra = self._trajectories[trajectory], self._derived[trajectory]
         fields = {}
         for role in DYNAMIC_ROLES:

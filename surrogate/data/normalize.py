@@ -66,6 +66,11 @@ class Normalizer:
         mask = self.mask[..., :count] if role == "prognostic" else self.mask[..., count:]
         return np.where(mask, result, np.float32(np.nan)).astype(np.float32)
 
+    def window(self, rows: slice, columns: slice) -> Normalizer:
+        """For fields of which these rows and columns alone were read; without the base."""
+        climatology = None if self.climatology is None else self.climatology[:, rows, columns]
+        return replace(self, mask=self.mask[rows, columns], climatology=climatology, base=None)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything but the spec, by name; :meth:`from_arrays` inverts it."""
         named = {f"center.{role}": value for role, value in self.center.items()}

@@ -16,6 +16,9 @@ from surrogate.core.spec import Spec
 # The three roles that vary in time, in the order in which arrays of them are passed around.
 DYNAMIC_ROLES = ("prognostic", "diagnostic", "forcing")
 
+Window = tuple[slice, slice]  # rows and columns of a field
+WHOLE: Window = (slice(None), slice(None))
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -53,8 +56,11 @@ class Source(Protocol):
     timelines: tuple[Timeline, ...]
     static: np.ndarray
 
-    def read(self, trajectory: int, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Fields of every dynamic role at ``indices`` (n,) of one trajectory: each (n, H, W, C) float32."""
+    def read(self, trajectory: int, indices: np.ndarray, window: Window = WHOLE) -> dict[str, np.ndarray]:
+        """Fields of every dynamic role at ``indices`` (n,) of one trajectory: each (n, H, W, C) float32.
+
+        Of the rows and columns in ``window`` alone.
+        """
         ...
 
     def provenance(self) -> list[dict[str, Any]]:
@@ -92,15 +98,15 @@ class MemorySource:
         self.spec, self.timelines, self.static, self.stride = spec, timelines, static, stride
         self._fields, self._files = fields, files or []
 
-    def read(self, trajectory: int, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def read(self, trajectory: int, indices: np.ndarray, window: Window = WHOLE) -> dict[str, np.ndarray]:
         """As the protocol says; neighbouring times are not copied and then cannot be written to."""
-        fields = self._fields[trajectory]
+        parts = {role: self._fields[trajectory][role][:, window[0], window[1]] for role in DYNAMIC_ROLES}
         if len(indices) and indices[0] >= 0 and (np.diff(indices) == 1).all():
-            parts = {role: fields[role][indices[0] : indices[-1] + 1] for role in DYNAMIC_ROLES}
+            parts = {role: part[indices[0] : indices[-1] + 1] for role, part in parts.items()}
             for part in parts.values():
                 part.flags.writeable = False
             return parts
-        return {role: fields[role][indices] for role in DYNAMIC_ROLES}
+        return {role: part[indices] for role, part in parts.items()}
 
     def provenance(self) -> list[dict[str, Any]]:
         return self._files

@@ -17,7 +17,7 @@ import tensorstore as ts
 from surrogate.core.spec import Spec
 from surrogate.core.types import UserError
 from surrogate.data import store_format as layout
-from surrogate.data.source import DYNAMIC_ROLES, Timeline
+from surrogate.data.source import DYNAMIC_ROLES, WHOLE, Timeline, Window
 
 Progress = Callable[[int, int], None]
 
@@ -88,20 +88,22 @@ class StoreSource:
     def provenance(self) -> list[dict[str, Any]]:
         return self._manifest["provenance"]
 
-    def read(self, trajectory: int, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def read(self, trajectory: int, indices: np.ndarray, window: Window = WHOLE) -> dict[str, np.ndarray]:
         """See :class:`~surrogate.data.source.Source`; all chunks of all roles are in flight at once."""
         indices = np.asarray(indices, np.int64)
         length = len(self.timelines[trajectory])
         if indices.size and not (indices.min() >= 0 and indices.max() < length):
             raise IndexError(f"times {indices.min()} to {indices.max()} are outside 0 to {length - 1}")
-        height, width = self.spec.grid.shape
+        height, width = (len(range(*w.indices(n))) for w, n in zip(window, self.spec.grid.shape, strict=True))
         reads = {}
         for role in DYNAMIC_ROLES:
             if indices.size and (trajectory, role) in self._arrays:
                 array = self._arrays[trajectory, role]
                 first, last = int(indices[0]), int(indices[-1])
                 consecutive = len(indices) == last - first + 1 and bool((np.diff(indices) == 1).all())
-                reads[role] = (array[first : last + 1] if consecutive else array[indices]).read()
+                reads[role] = (array[first : last + 1] if consecutive else array[indices])[
+                    :, window[0], window[1]
+                ].read()
         fields = {}
         for role in DYNAMIC_ROLES:
             if role in reads:

@@ -15,6 +15,8 @@ import numpy as np
 
 from surrogate.config import Experiment
 from surrogate.core.types import PyTree, UserError
+from surrogate.parallel.placement import ONE_DEVICE, Placement
+from surrogate.parallel.rules import Dims
 
 # variable → metric → lead → value, or the value itself where there are no leads (atoms)
 Scores = dict[str, dict[str, Any]]
@@ -47,6 +49,8 @@ class Domain(ABC):
     Data: ClassVar[type[Any]]  # frozen dataclass of the ``data`` settings
     # Whether the samples of a batch are packed into common arrays, whose leading axis then counts such packs.
     packs: ClassVar[bool] = False
+
+    placement: Placement = ONE_DEVICE  # of the run's devices, set before open()
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -117,6 +121,29 @@ class Domain(ABC):
         Args:
             fill: takes the network, built anew, to its graph definition and the saved weights.
         """
+
+    # -- many devices ----------------------------------------------------------------------------
+
+    def space(self) -> dict[str, int]:
+        """Lengths of ``latitude`` and ``longitude`` where the arrays of a batch can be divided along them."""
+        return {}
+
+    def batch_dims(self, batch: PyTree) -> PyTree:
+        """What the dims of every array of a batch mean: ``batch``, ``latitude``, ``longitude`` or None, a tuple a leaf."""
+        return jax.tree.map(lambda _: ("batch",), batch)
+
+    def constant_dims(self, constants: PyTree) -> PyTree:
+        """The same of :meth:`constants`."""
+        return jax.tree.map(lambda _: (), constants)
+
+    def batch_part(self, split: str, indices: np.ndarray, stage: Hashable, window: dict[str, slice]) -> PyTree:
+        """:meth:`batch` with the part of the fields in ``window`` alone; here cut from the whole."""
+        batch = self.batch(split, indices, stage)
+
+        def cut(leaf: np.ndarray, dims: Dims) -> np.ndarray:
+            return leaf[tuple(window.get(name or "", slice(None)) for name in dims)]
+
+        return jax.tree.map(cut, batch, self.batch_dims(batch))
 
     def provenance(self) -> list[dict[str, Any]]:
         """Data files with sizes and SHA-256."""

@@ -20,7 +20,7 @@ from surrogate.data.augment import check_square, random_transpose
 from surrogate.data.gridded import open_source
 from surrogate.data.normalize import Normalizer, describe, fit_normalizer
 from surrogate.data.settings import FieldsDataConfig
-from surrogate.data.source import Source
+from surrogate.data.source import WHOLE, Source, Window
 from surrogate.data.splits import Splits, make_splits
 from surrogate.domains.base import Domain, Evaluation
 from surrogate.domains.fields_inputs import input_statistics
@@ -202,8 +202,42 @@ class Fields(Domain):
     def batch(self, split: str, indices: np.ndarray, stage: Hashable) -> dict[str, np.ndarray]:
         return self.gather(self.samples(split, int(stage))[indices], int(stage))  # type: ignore[call-overload]
 
-    def gather(self, samples: np.ndarray, rollout: int, *, targets: bool = True) -> dict[str, np.ndarray]:
-        """Normalised arrays of samples (B, 2).
+    def space(self) -> dict[str, int]:
+        return dict(zip(("latitude", "longitude"), self.spec.grid.shape, strict=True))
+
+    def batch_dims(self, batch: PyTree) -> PyTree:
+        steps = ("batch", None, "latitude", "longitude")
+        dims = {"state": ("batch", "latitude", "longitude"), "forcing": steps, "target": steps}
+        return {name: dims[name] for name in batch}
+
+    def constant_dims(self, constants: PyTree) -> PyTree:
+        field, patterns = ("latitude", "longitude"), (None, "latitude", "longitude")
+        dims = {
+            "static": field,
+            "mask": field,
+            "weights": field,
+            "memory": field,
+            "patterns": patterns,
+            "projection": patterns,
+        }
+        return jax.tree_util.tree_map_with_path(lambda path, _: dims.get(path[-1].key, ()), constants)
+
+    def batch_part(
+        self, split: str, indices: np.ndarray, stage: Hashable, window: dict[str, slice]
+    ) -> dict[str, np.ndarray]:
+        samples = self.samples(split, int(stage))[indices]  # type: ignore[call-overload]
+        return self.gather(samples, int(stage), window=self._window(window))  # type: ignore[call-overload]
+
+    def _window(self, window: dict[str, slice]) -> Window:
+        """The rows and columns of ``window``, or ``WHOLE``, which spares a copy."""
+        rows, columns = (window.get(name, slice(None)) for name in ("latitude", "longitude"))
+        lengths = [len(range(*s.indices(n))) for s, n in zip((rows, columns), self.spec.grid.shape, strict=True)]
+        return WHOLE if tuple(lengths) == self.spec.grid.shape else (rows, columns)
+
+    def gather(
+        self, samples: np.ndarray, rollout: int, *, targets: bool = True, window: Window = WHOLE
+    ) -> dict[str, np.ndarray]:
+        """Normalised arrays of samples (B, 2), of the rows and columns in ``window`` alone.
 
         Returns:
             ``state`` (B, H, W, history × P), ``forcing`` (B, K, H, W, F) and ``target``
@@ -213,7 +247,7 @@ class Fields(Domain):
         past = np.arange(-(history - 1), 1) * stride
         ahead = np.arange(1, rollout + 1) * stride if self.is_forecast else np.zeros(1, int)
         count, outputs = len(samples), len(self.spec.outputs)
-        height, width = self.spec.grid.shape
+        height, width = (len(range(*w.indices(n))) for w, n in zip(window, self.spec.grid.shape, strict=True))
         prognostic = len(self.spec.role("prognostic"))
         state = np.empty((count, height, width, history * prognostic), np.float32)
         forcing = np.empty((count, len(ahead), height, width, self.frame.num_forcing), np.float32)
@@ -223,46 +257,50 @@ class Fields(Domain):
             start = samples[rows, 1]
             if prognostic:
                 behind = (start[:, None] + past).ravel()
-                values = self._read(number, behind, ("prognostic",))
+                values = self._read(number, behind, ("prognostic",), window)
                 state[rows] = self.frame.state_inputs(values.reshape(len(rows), history, height, width, prognostic))
             front = (start[:, None] + ahead).ravel()
             shape = (len(rows), len(ahead), height, width)
             if forcing.size:
-                forcing[rows] = self.forcing_at(number, front).reshape(*shape, -1)
+                forcing[rows] = self.forcing_at(number, front, window).reshape(*shape, -1)
             if target is not None:
-                target[rows] = self._read(number, front, ("prognostic", "diagnostic")).reshape(*shape, outputs)
+                values = self._read(number, front, ("prognostic", "diagnostic"), window)
+                target[rows] = values.reshape(*shape, outputs)
         batch = {"state": state, "forcing": forcing}
         return batch if target is None else batch | {"target": target}
 
-    def forcing_at(self, number: int, indices: np.ndarray) -> np.ndarray:
+    def forcing_at(self, number: int, indices: np.ndarray, window: Window = WHOLE) -> np.ndarray:
         """Normalised forcings and time features at ``indices`` (n,) of a trajectory: (n, H, W, F)."""
-        values = self.source.read(number, indices)["forcing"]
+        values = self.source.read(number, indices, window)["forcing"]
         variables = self.spec.role("forcing")
-        self._refuse_missing(number, indices, values, variables, np.ones(values.shape[1:], bool))
+        self._refuse_missing(number, indices, values, variables, np.ones(values.shape[1:], bool), window)
         return self.frame.forcing_inputs(self.source.timelines[number].time[indices], values)
 
-    def _read(self, number: int, indices: np.ndarray, roles: tuple[str, ...]) -> np.ndarray:
-        fields, parts = self.source.read(number, indices), []
+    def _read(self, number: int, indices: np.ndarray, roles: tuple[str, ...], window: Window = WHOLE) -> np.ndarray:
+        fields, parts = self.source.read(number, indices, window), []
+        normalizer = self.normalizer if window == WHOLE else self.normalizer.window(*window)
         months = self.frame.months(self.source.timelines[number].time[indices])
         count = len(self.spec.role("prognostic"))
         for role in roles:
-            mask = self.normalizer.mask[..., :count] if role == "prognostic" else self.normalizer.mask[..., count:]
-            self._refuse_missing(number, indices, fields[role], self.spec.role(role), mask)
-            parts.append(self.normalizer.normalize(role, fields[role], months))  # type: ignore[arg-type]
+            mask = normalizer.mask[..., :count] if role == "prognostic" else normalizer.mask[..., count:]
+            self._refuse_missing(number, indices, fields[role], self.spec.role(role), mask, window)
+            parts.append(normalizer.normalize(role, fields[role], months))  # type: ignore[arg-type]
         return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
     def _refuse_missing(
-        self, number: int, indices: np.ndarray, values: np.ndarray, variables: tuple, mask: np.ndarray
+        self, number: int, indices: np.ndarray, values: np.ndarray, variables: tuple, mask: np.ndarray, window: Window
     ) -> None:
         # One reduction on the good path; the search for the place happens only when something is wrong.
         if np.isfinite(values[:, mask].sum()) or np.isfinite(values[:, mask]).all():
             return
         time, row, column, channel = np.argwhere(~np.isfinite(values) & mask)[0]
+        value = values[time, row, column, channel]
+        row, column = row + (window[0].start or 0), column + (window[1].start or 0)
         line, grid = self.source.timelines[number], self.spec.grid
         index = indices[time]
         file = line.files[line.source[index]] if line.files else line.name
         raise UserError(
-            f"{file}: {variables[channel].key!r} is {values[time, row, column, channel]} at {line.time[index]}, latitude "
+            f"{file}: {variables[channel].key!r} is {value} at {line.time[index]}, latitude "
             f"{grid.latitude[row]:g}, longitude {grid.longitude[column]:g}, where the training split has values"
         )
 

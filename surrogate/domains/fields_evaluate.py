@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from surrogate.config import build
@@ -26,6 +25,7 @@ from surrogate.metrics import (
 )
 from surrogate.metrics.indices import index_series
 from surrogate.metrics.spectra import spectrum_unavailable
+from surrogate.parallel.placement import Placement
 
 # What the training split may take in memory to fit the baselines; a longer record gives its latest part.
 BASELINE_BYTES = 3 * 2**30
@@ -42,7 +42,9 @@ def evaluate_fields(domain: Any, graphdef: Any, params: PyTree, split: str = "te
 
 class _FieldScores:
     def __init__(self, domain: Any, graphdef: Any, params: PyTree, split: str) -> None:
-        self.domain, self.graphdef, self.params, self.split = domain, graphdef, params, split
+        self.domain, self.graphdef, self.split = domain, graphdef, split
+        self.placement: Placement = domain.placement
+        self.params = self.placement.put_params(params)
         self.frame, self.source, self.spec = domain.frame, domain.source, domain.spec
         self.config = domain.experiment.evaluate
         self.metrics = tuple(self.config.metrics)
@@ -74,8 +76,10 @@ class _FieldScores:
             self.metrics = tuple(m for m in self.metrics if m not in NEED_CLIMATOLOGY)
             if self.domain.is_forecast:
                 baselines = {"persistence": find_baseline("persistence")}
-        self.forecast = make_rollout(self.graphdef, self.frame.num_prognostic)
+        self.forecast = make_rollout(self.graphdef, self.frame.num_prognostic, self.placement)
         self.constants = self.frame.constants()
+        if self.placement.mesh is not None:
+            self.constants = self.placement.put(self.constants, self.domain.constant_dims(self.constants))
         names = ("surrogate", *baselines)
         sums = {(n, lead): self._accumulator() for n in names for lead in self.domain.leads}
         index_sums = {(n, lead): self._index_accumulator() for n in names for lead in self.domain.leads}
@@ -182,14 +186,14 @@ class _FieldScores:
 
     def predict(self, samples: np.ndarray) -> np.ndarray:
         """Normalised forecasts at every lead, (leads, N, H, W, C)."""
-        short = self.config.batch_size - len(samples)
+        short = self.placement.whole_batches(self.config.batch_size) - len(samples)
         # The last chunk is filled up so that one compiled program serves all.
         padded = np.concatenate([samples, np.repeat(samples[-1:], short, axis=0)]) if short else samples
         batch = self.domain.gather(padded, self.domain.max_lead, targets=False)
         forcing = np.moveaxis(batch["forcing"], 1, 0)
         _, outputs = self.forecast(self.params, self.constants, batch["state"], forcing)
         steps = np.array([max(s - 1, 0) for s in self.domain.leads.values()])
-        return np.asarray(jax.device_get(outputs[steps]))[:, : len(samples)]
+        return np.asarray(self.placement.fetch(outputs[steps]))[:, : len(samples)]
 
     # -- scores ----------------------------------------------------------------------------------
 

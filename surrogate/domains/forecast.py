@@ -11,8 +11,12 @@ from typing import Any
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from surrogate.core.types import PyTree
+from surrogate.parallel.blocks import FIELD
+from surrogate.parallel.placement import ONE_DEVICE, Placement
+from surrogate.parallel.rules import constrain
 
 
 def field_step(
@@ -58,23 +62,30 @@ def base_step(base: PyTree, state: jax.Array) -> jax.Array:
     return moved + base["memory"] * (state - slow)
 
 
-def make_rollout(graphdef: Any, num_prognostic: int) -> Callable[[PyTree, PyTree, Any, Any], tuple[Any, jax.Array]]:
+def make_rollout(
+    graphdef: Any, num_prognostic: int, placement: Placement = ONE_DEVICE
+) -> Callable[[PyTree, PyTree, Any, Any], tuple[Any, jax.Array]]:
     """``(params, constants, state, forcing) -> (last state, outputs)``, one compiled step called K times.
 
     A step a call, because XLA's convolutions inside a loop are several times slower on CPUs, and because a
     rollout of any length is then one compilation.
 
-    ``forcing`` is (K, B, H, W, F), its first axis the steps; the outputs are (K, B, H, W, P + D).
+    ``forcing`` is (K, B, H, W, F), its first axis the steps; the outputs are (K, B, H, W, P + D). With several
+    devices ``params`` and ``constants`` are on them already, and host arrays are brought there.
     """
 
-    @jax.jit
+    @placement.jit
     def step(params: PyTree, constants: PyTree, state: jax.Array, forcing: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return field_step(nnx.merge(graphdef, params), constants, state, forcing, num_prognostic)
+        state, output = field_step(nnx.merge(graphdef, params), constants, state, forcing, num_prognostic)
+        return constrain(state, *FIELD), constrain(output, *FIELD)
 
     def run(params: PyTree, constants: PyTree, state: Any, forcing: Any) -> tuple[Any, jax.Array]:
         outputs = []
+        if placement.mesh is not None and isinstance(state, np.ndarray):
+            state = placement.put(state, FIELD)
         for k in range(len(forcing)):
-            state, output = step(params, constants, state, forcing[k])
+            ahead = forcing[k] if placement.mesh is None else placement.put(forcing[k], FIELD)
+            state, output = step(params, constants, state, ahead)
             outputs.append(output)
         return state, jnp.stack(outputs)
 

@@ -83,7 +83,7 @@ class FieldFrame:
     def forcing_inputs(self, time: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Normalised forcings, then time features: (N, H, W, F) from physical ``values`` (N, H, W, forcings)."""
         calendar = time_features(time, self.features)[:, None, None, :]
-        calendar = np.broadcast_to(calendar, (len(time), *self.spec.grid.shape, calendar.shape[-1]))
+        calendar = np.broadcast_to(calendar, (*values.shape[:3], calendar.shape[-1]))
         if not values.shape[-1]:
             return calendar
         return np.concatenate([self.normalizer.normalize("forcing", values), calendar], axis=-1)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from surrogate.core.durations import Duration
 from surrogate.domains.forecast import make_rollout
+from surrogate.parallel.blocks import FIELD
 
 CHUNK = 32  # steps computed between visits to the host
 
@@ -38,8 +37,8 @@ def free_rollout(
         steps = min(steps, (last - index) // source.stride)
         scores.notes.append(f"the free rollout ends with the forcings, after {steps} steps")
     times = later_times(line.time[index], spec.time_step, steps)
-    run = make_rollout(scores.graphdef, frame.num_prognostic)
-    state = jnp.asarray(scores.domain.gather(sample[None], 1, targets=False)["state"])
+    run = make_rollout(scores.graphdef, frame.num_prognostic, scores.placement)
+    state = scores.placement.put(scores.domain.gather(sample[None], 1, targets=False)["state"], FIELD)
     weights = scores.domain.weights()
     weights = weights / weights.sum((0, 1), keepdims=True)
     means, variances = [], []
@@ -51,7 +50,7 @@ def free_rollout(
         else:
             forcing = frame.forcing_inputs(part, np.zeros((len(part), *spec.grid.shape, 0), np.float32))
         state, outputs = run(scores.params, scores.constants, state, forcing[:, None])
-        fields = scores.physical(np.asarray(jax.device_get(outputs))[:, 0], part)
+        fields = scores.physical(np.asarray(scores.placement.fetch(outputs))[:, 0], part)
         mean, variance = _moments(fields, weights)
         means.append(mean)
         variances.append(variance)

@@ -18,16 +18,26 @@ import numpy as np
 _product_p = Primitive("constant_matrix_product")
 
 
-def multiply(matrix: np.ndarray, x: jax.Array) -> jax.Array:
-    """``matrix @ x`` for each group: (M, K) times (G, K, N) → (G, M, N), or (K, N) → (M, N)."""
+def multiply(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:
+    """``matrix @ x`` for each group: (M, K) times (G, K, N) → (G, M, N), or (K, N) → (M, N).
+
+    A matrix that is known only when the program runs, as a device's part of one is, has JAX's own derivative.
+    """
+    if isinstance(matrix, jax.Array):
+        return _product(matrix.astype(x.dtype), None, x)
     both = (jnp.asarray(m, x.dtype) for m in (matrix, np.ascontiguousarray(matrix.T)))
     return _product_p.bind(*both, x)
 
 
-def _product(matrix: jax.Array, transposed: jax.Array, x: jax.Array) -> jax.Array:
+def _product(matrix: jax.Array, transposed: jax.Array | None, x: jax.Array) -> jax.Array:
     if x.ndim == 2:
         return matrix @ x
     return jnp.matmul(jnp.broadcast_to(matrix, (len(x), *matrix.shape)), x)
+
+
+def _result(matrix: Any, transposed: Any, x: Any) -> Any:
+    # The rest is that of x: above all along which axes of a mesh the values differ, whatever JAX calls that.
+    return x.update(shape=(*x.shape[:-2], matrix.shape[0], x.shape[-1]))
 
 
 def _jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
@@ -49,9 +59,7 @@ def _batch(arguments: tuple, axes: tuple) -> tuple[jax.Array, int]:
 
 
 _product_p.def_impl(jax.jit(_product))
-_product_p.def_abstract_eval(
-    lambda matrix, transposed, x: jax.core.ShapedArray((*x.shape[:-2], matrix.shape[0], x.shape[-1]), x.dtype)
-)
+_product_p.def_abstract_eval(_result)
 ad.primitive_jvps[_product_p] = _jvp
 ad.primitive_transposes[_product_p] = _transpose
 batching.primitive_batchers[_product_p] = _batch

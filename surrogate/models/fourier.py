@@ -16,12 +16,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import functools
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from surrogate.models.constant_matrix import multiply
+from surrogate.parallel.blocks import on_blocks, own_part, space_axes
+from surrogate.parallel.mesh import active_mesh, shards
 
 
 @dataclass(frozen=True)
@@ -114,13 +118,60 @@ def spectral_convolution(x: jax.Array, weight: jax.Array, matrices: FourierMatri
     Args:
         weight: (K·R, C, 2·D), the real part beside the imaginary part, column modes outermost.
     """
+    if active_mesh() is not None:
+        return _divided_convolution(x, weight, matrices)
     width, height, batch, channels = x.shape
-    modes, _, out = weight.shape
-    z = forward(x.reshape(width, height, batch * channels), matrices).reshape(modes, 2 * batch, channels)
+    z = forward(x.reshape(width, height, batch * channels), matrices)
+    return inverse(_mix(z, weight, batch), matrices).reshape(width, height, batch, -1)
+
+
+def _mix(z: jax.Array, weight: jax.Array, batch: int) -> jax.Array:
+    """(K·R, 2, B·C) coefficients → (K·R, 2, B·D)."""
+    modes, channels, out = weight.shape
     # One real product gives the four of (a + ib)(R + iS): rows a and b against R beside S.
-    y = jnp.matmul(z, weight).reshape(modes, 2, batch, 2, out // 2)
+    y = jnp.matmul(z.reshape(modes, 2 * batch, channels), weight).reshape(modes, 2, batch, 2, out // 2)
     z = jnp.stack([y[:, 0, :, 0] - y[:, 1, :, 1], y[:, 0, :, 1] + y[:, 1, :, 0]], axis=1)
-    return inverse(z.reshape(modes, 2, batch * out // 2), matrices).reshape(width, height, batch, out // 2)
+    return z.reshape(modes, 2, batch * out // 2)
+
+
+def _divided_convolution(x: jax.Array, weight: jax.Array, matrices: FourierMatrices) -> jax.Array:
+    """:func:`spectral_convolution` where a mesh divides the field: it is never gathered.
+
+    Every device transforms its own block; the sum over the blocks, of the kept modes alone, is the transform.
+    Where their number allows it, every device mixes its share of the modes.
+    """
+    space = space_axes()
+    divided = bool(space) and len(weight) % math.prod(map(shards, space)) == 0
+
+    def convolve(weight: jax.Array, x: jax.Array) -> jax.Array:
+        width, height, batch, channels = x.shape
+        own = _own_matrices(matrices, height, width)
+        z = forward(x.reshape(width, height, batch * channels), own)
+        if divided:
+            z = jax.lax.psum_scatter(z, space, scatter_dimension=0, tiled=True)
+        elif space:
+            z = jax.lax.psum(z, space)
+        z = _mix(z, weight, batch)
+        if divided:
+            z = jax.lax.all_gather(z, space, axis=0, tiled=True)
+        return inverse(z, own).reshape(width, height, batch, -1)
+
+    dims = ("longitude", "latitude", "batch")
+    return on_blocks(convolve, (x,), weight, dims=dims, weight_axes=space if divided else ())
+
+
+def _own_matrices(matrices: FourierMatrices, height: int, width: int) -> FourierMatrices:
+    """The rows and columns of the matrices that belong to this device's block, within ``on_blocks``."""
+    rows, back = matrices.rows, matrices.inverse_rows
+    own_rows = own_part(rows.reshape(len(rows), 2, -1).astype(np.float32), height, 2, "lat")
+    own_back = own_part(back.reshape(2, -1, back.shape[1]).astype(np.float32), height, 1, "lat")
+    parts: Any = (
+        own_part(matrices.columns.astype(np.float32), width, 1, "lon"),
+        own_rows.reshape(len(rows), 2 * height),
+        own_back.reshape(2 * height, back.shape[1]),
+        own_part(matrices.inverse_columns.astype(np.float32), width, 0, "lon"),
+    )
+    return FourierMatrices(*parts)
 
 
 def convolution_flops(shape: tuple[int, int], modes: tuple[int, int], channels: int, out: int) -> float:

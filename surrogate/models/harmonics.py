@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ import numpy as np
 
 from surrogate.core.spec import Grid
 from surrogate.core.types import UserError
+from surrogate.parallel.blocks import on_blocks, own_part, space_axes
+from surrogate.parallel.mesh import active_mesh
 
 RowKind = Literal["gauss", "equiangular with poles", "equiangular without poles", "general"]
 
@@ -186,14 +188,44 @@ def zonal_convolution(x: jax.Array, weight: jax.Array, matrices: HarmonicMatrice
     Args:
         weight: (at least lmax + 1, C, D); the degrees beyond the grid's are left unused.
     """
+    if active_mesh() is not None:
+        return _divided_convolution(x, weight, matrices)
     width, height, batch, channels = x.shape
-    out = weight.shape[-1]
     z = analyse(x.reshape(width, height, batch * channels), matrices)
-    orders, _, degrees, _ = z.shape
+    return synthesise(_filter(z, weight, batch), matrices).reshape(width, height, batch, -1)
+
+
+def _filter(z: jax.Array, weight: jax.Array, batch: int) -> jax.Array:
+    """(M, 2, lmax + 1, B·C) coefficients → (M, 2, lmax + 1, B·D)."""
+    (orders, _, degrees, _), (_, channels, out) = z.shape, weight.shape
     z = jnp.moveaxis(z.reshape(orders * 2, degrees, batch, channels), 1, 0)
     z = jnp.matmul(z.reshape(degrees, orders * 2 * batch, channels), weight[:degrees])
     z = jnp.moveaxis(z.reshape(degrees, orders * 2, batch, out), 0, 1)
-    return synthesise(z.reshape(orders, 2, degrees, batch * out), matrices).reshape(width, height, batch, out)
+    return z.reshape(orders, 2, degrees, batch * out)
+
+
+def _divided_convolution(x: jax.Array, weight: jax.Array, matrices: HarmonicMatrices) -> jax.Array:
+    """:func:`zonal_convolution` where a mesh divides the field: it is never gathered.
+
+    Every device transforms its own block; the sum over the blocks, of the coefficients alone, is the transform.
+    """
+    space = space_axes()
+
+    def convolve(weight: jax.Array, x: jax.Array) -> jax.Array:
+        width, height, batch, channels = x.shape
+        parts: Any = (
+            own_part(matrices.columns.astype(np.float32), width, 1, "lon"),
+            own_part(matrices.inverse_columns.astype(np.float32), width, 0, "lon"),
+            own_part(matrices.analysis.astype(np.float32), height, 2, "lat"),
+            own_part(matrices.synthesis.astype(np.float32), height, 1, "lat"),
+        )
+        own = HarmonicMatrices(matrices.lmax, *parts)
+        z = analyse(x.reshape(width, height, batch * channels), own)
+        if space:
+            z = jax.lax.psum(z, space)
+        return synthesise(_filter(z, weight, batch), own).reshape(width, height, batch, -1)
+
+    return on_blocks(convolve, (x,), weight, dims=("longitude", "latitude", "batch"))
 
 
 def convolution_flops(grid: Grid, lmax: int, channels: int, out: int) -> float:

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 
 from surrogate.core.types import Array, UserError
 from surrogate.models.base import FieldGeometry, join_inputs
+from surrogate.parallel.mesh import is_spatial
+from surrogate.parallel.rules import constrain
 
 # Small enough that an untrained model is persistence, not zero: zero would stop every gradient but the head's.
 _HEAD_SCALE = 1e-4
@@ -76,15 +78,35 @@ class MLP(nnx.Module):
 
     def __call__(self, state: Array, forcing: Array, static: Array) -> jax.Array:
         batch, height, width, _ = state.shape
+        if self.config.scope == "global" and is_spatial():
+            return self._divided(jnp.concatenate([jnp.asarray(state), jnp.asarray(forcing)], axis=-1))
         if self.config.scope == "global":
             x = jnp.concatenate([jnp.asarray(state), jnp.asarray(forcing)], axis=-1).reshape(batch, -1)
         else:
             x = join_inputs(state, forcing, static)
-        x = self.first(x.astype(self.config.dtype))
+        x = self.head(self._hidden(self.first(x.astype(self.config.dtype))))
+        return x.astype(jnp.float32).reshape(batch, height, width, self.num_outputs)
+
+    def _hidden(self, x: jax.Array) -> jax.Array:
         for norm, layer in zip(self.norms, self.hidden, strict=True):
             x = x + layer(jax.nn.silu(norm(x)))
-        x = self.head(jax.nn.silu(x))
-        return x.astype(jnp.float32).reshape(batch, height, width, self.num_outputs)
+        return jax.nn.silu(x)
+
+    def _divided(self, x: jax.Array) -> jax.Array:
+        """The global network where a mesh divides the field: the first layer sums over the blocks, none is gathered."""
+        dtype, space = self.config.dtype, x.shape[1:3]
+
+        def weights(layer: nnx.Linear, *shape: int) -> tuple[jax.Array, jax.Array]:
+            assert layer.bias is not None
+            return layer.kernel[...].reshape(shape).astype(dtype), layer.bias[...].astype(dtype)
+
+        kernel, bias = weights(self.first, *space, x.shape[-1], self.config.hidden)
+        kernel = constrain(kernel, "latitude", "longitude")
+        y = self._hidden(jnp.einsum("bhwc,hwcd->bd", x.astype(dtype), kernel) + bias)
+        kernel, bias = weights(self.head, self.config.hidden, *space, self.num_outputs)
+        kernel = constrain(kernel, None, "latitude", "longitude")
+        y = jnp.einsum("bd,dhwo->bhwo", y, kernel) + bias.reshape(*space, self.num_outputs)
+        return constrain(y, "batch", "latitude", "longitude").astype(jnp.float32)
 
     @staticmethod
     def flops(geometry: FieldGeometry, config: MLPConfig) -> float:

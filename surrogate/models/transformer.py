@@ -24,6 +24,8 @@ import numpy as np
 from surrogate.core.types import Array, UserError
 from surrogate.models.base import FieldGeometry, join_inputs
 from surrogate.models.padding import Boundary, depth_to_space, space_to_depth
+from surrogate.parallel.blocks import on_blocks, roll, swap
+from surrogate.parallel.mesh import active_mesh, shards
 
 # Small enough that an untrained model is persistence, not zero: zero would stop every gradient but the head's.
 _HEAD_SCALE = 1e-4
@@ -194,7 +196,7 @@ def _layer(x: jax.Array, weights: dict[str, jax.Array], boundary: Boundary) -> j
         q, k, v = jnp.moveaxis(jnp.einsum("bhwc,cind->bhwind", y, weights[f"{axis}_qkv"]), 3, 0)
         if axis == "circle":
             # Where columns do not wrap, half a turn keeps the two ends apart.
-            y = _attention(q, k, v, columns if boundary.periodic else 2 * columns)
+            y = _circle_attention(q, k, v, columns if boundary.periodic else 2 * columns)
         else:
             y = _meridian_attention(q, k, v, boundary)
         return x + jnp.einsum("bhwnd,ndc->bhwc", y, weights[f"{axis}_out"])
@@ -206,13 +208,55 @@ def _layer(x: jax.Array, weights: dict[str, jax.Array], boundary: Boundary) -> j
     return x + jnp.einsum("bhwm,mc->bhwc", jax.nn.silu(gate) * value, weights["mlp_out"])
 
 
+def _circle_attention(q: jax.Array, k: jax.Array, v: jax.Array, period: int) -> jax.Array:
+    """Attention of each token to its latitude circle: (B, h, w, n, d)."""
+    if active_mesh() is None:
+        return _attention(q, k, v, period)
+    lines = _lines("lon", 1, q)
+
+    def attend(_: None, *blocks: jax.Array) -> jax.Array:
+        # An all-to-all makes of a part of every circle the whole of a part of the circles (or heads), and back.
+        q, k, v = (swap(a, "lon", lines, 2) for a in blocks)
+        return swap(_attention(q, k, v, period), "lon", 2, lines)
+
+    return on_blocks(attend, (q, k, v))
+
+
 def _meridian_attention(q: jax.Array, k: jax.Array, v: jax.Array, boundary: Boundary) -> jax.Array:
     """Attention of each token to its meridian, and across the poles to the opposite one: (B, h, w, n, d)."""
     rows = q.shape[1]
-    if boundary.poles:
-        k, v = (jnp.concatenate([a, jnp.flip(jnp.roll(a, a.shape[2] // 2, axis=2), axis=1)], axis=1) for a in (k, v))
+    if active_mesh() is None:
+        opposite = [jnp.roll(a, a.shape[2] // 2, axis=2) for a in (k, v)] if boundary.poles else []
+        return _great_circle(q, k, v, opposite, 2 * rows)
+    lines, half = _lines("lat", 2, q), q.shape[2] // 2
+
+    def attend(_: None, *blocks: jax.Array) -> jax.Array:
+        opposite = [roll(a, half, 2, "lon") for a in blocks[1:]] if boundary.poles else []
+        q, k, v, *opposite = (swap(a, "lat", lines, 1) for a in (*blocks, *opposite))
+        return swap(_great_circle(q, k, v, opposite, 2 * rows), "lat", 1, lines)
+
+    return on_blocks(attend, (q, k, v))
+
+
+def _great_circle(q: jax.Array, k: jax.Array, v: jax.Array, opposite: list[jax.Array], period: int) -> jax.Array:
+    """Attention along axis 1, continued by the keys and values of the opposite meridian where there are poles."""
+    if opposite:
+        k, v = (jnp.concatenate([a, jnp.flip(b, axis=1)], axis=1) for a, b in zip((k, v), opposite, strict=True))
     q, k, v = (a.swapaxes(1, 2) for a in (q, k, v))
-    return _attention(q, k, v, 2 * rows).swapaxes(1, 2)
+    return _attention(q, k, v, period).swapaxes(1, 2)
+
+
+def _lines(axis: str, dim: int, q: jax.Array) -> int:
+    """The dim of (B, h, w, n, d) that ``axis`` can divide while the attended one is whole: the lines', else the heads'."""
+    count, names = shards(axis), {1: "lat", 2: "lon"}
+    if (q.shape[dim] // shards(names[dim])) % count == 0:
+        return dim
+    if q.shape[3] % count:
+        raise UserError(
+            f"model transformer: mesh.{axis}={count} divides neither the {q.shape[dim] // shards(names[dim])} "
+            f"{'rows' if dim == 1 else 'columns'} of tokens of a device nor the model.heads={q.shape[3]}"
+        )
+    return 3
 
 
 def _attention(q: jax.Array, k: jax.Array, v: jax.Array, period: int) -> jax.Array:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from surrogate.core.types import Array, UserError
 from surrogate.models.base import FieldGeometry, join_inputs
 from surrogate.models.padding import Boundary, depth_to_space, space_to_depth
+from surrogate.parallel.mesh import is_spatial
 
 _GROUPS = 8
 # Small enough that an untrained model is persistence, not zero: zero would stop every gradient but the head's.
@@ -107,7 +108,11 @@ class Convolution(nnx.Module):
         self.halo = kernel // 2
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.conv(self.boundary.pad(x, (self.halo, self.halo), (self.halo, self.halo)))
+        if not is_spatial():
+            return self.conv(self.boundary.pad(x, (self.halo, self.halo), (self.halo, self.halo)))
+        graph, variables = nnx.split(self.conv)
+        weights = nnx.to_pure_dict(variables)
+        return self.boundary.stencil(lambda w, padded: nnx.merge(graph, w)(padded), weights, x, (self.halo, self.halo))
 
 
 class ResidualBlock(nnx.Module):

@@ -11,6 +11,10 @@ from surrogate.config import EvaluateConfig, Experiment
 from surrogate.core.types import UserError
 from surrogate.domains.base import find_domain
 from surrogate.domains.fields import Fields
+from surrogate.parallel import launch
+from surrogate.parallel.agree import first_does, is_first
+from surrogate.parallel.placement import Placement
+from surrogate.run.batches import place
 from surrogate.run.provenance import write_json_atomic
 from surrogate.run.results import show
 from surrogate.run.surrogate_files import load
@@ -35,13 +39,14 @@ def evaluate_run(
     Raises:
         UserError: when the run has no surrogate yet or the split is empty.
     """
+    launch.start(experiment.launch)
     if not (directory / "model" / "manifest.json").is_file():
         raise UserError(f"{directory} holds no finished run: it has no model/manifest.json")
     domain_class = find_domain(experiment.domain)
     surrogate = load(directory, domain=domain_class)
     if evaluate is not None:
         experiment = replace(experiment, evaluate=evaluate)
-    domain = domain_class(experiment)
+    domain = place(domain_class(experiment), Placement.of(experiment.mesh))
     graphdef = surrogate.graphdef
     if on:
         if not isinstance(domain, Fields):
@@ -56,6 +61,7 @@ def evaluate_run(
         raise UserError(f"the split {split!r} of {directory} is empty: {'; '.join(evaluation.notes)}")
     summary = json.loads((directory / "summary.json").read_text())
     summary |= {
+        "mesh": domain.placement.sizes,
         "scores": evaluation.scores, "baselines": evaluation.baselines, "units": evaluation.units, "notes": evaluation.notes,
     }  # fmt: skip
     if evaluation.rollout is not None:
@@ -63,7 +69,7 @@ def evaluate_run(
     summary |= evaluation.extra
     name = "-".join(Path(p).stem for p in on) if on else split
     target = directory / f"scores-{name}.json"
-    write_json_atomic(target, summary)
-    if not quiet:
+    first_does(lambda: write_json_atomic(target, summary))
+    if not quiet and is_first():
         show(directory, summary, f"The scores are in {target}")
     return summary

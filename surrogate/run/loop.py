@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 import logging
 import os
@@ -19,12 +20,17 @@ import numpy as np
 
 from surrogate.config import Experiment
 from surrogate.core.types import PyTree, UserError
-from surrogate.data.pipeline import Prefetcher, batch_indices
+from surrogate.data.pipeline import Prefetcher
 from surrogate.data.simulate import cache_directory
 from surrogate.domains.base import Domain, find_domain
 from surrogate.optim import learning_rate, make_optimizer
+from surrogate.parallel import launch
+from surrogate.parallel.agree import all_do, any_process, first_does, gather_text, is_first
+from surrogate.parallel.placement import Placement
+from surrogate.run.batches import Batches, place
 from surrogate.run.checkpoint import Checkpoints
 from surrogate.run.directory import point_latest, run_directory, write_config
+from surrogate.run.goodput import Goodput
 from surrogate.run.lock import RunLock
 from surrogate.run.progress import Progress
 from surrogate.run.provenance import (
@@ -36,11 +42,15 @@ from surrogate.run.provenance import (
 )
 from surrogate.run.results import publish, write_summary
 from surrogate.run.signals import StopRequest, stopped_exit_code
-from surrogate.run.step import evaluated_params, initial_state, make_train_step, mean_of_members
+from surrogate.run.step import (
+    evaluated_params,
+    initial_state,
+    make_train_step,
+    mean_of_members,
+    parameter_names,
+)
 
 log = logging.getLogger(__name__)
-
-MESH = {"data": 1, "fsdp": 1, "lat": 1, "lon": 1}
 
 
 @dataclass(frozen=True)
@@ -79,16 +89,45 @@ def run_training(experiment: Experiment, *, quiet: bool = False, notebook: bool 
     Raises:
         UserError: for every mistake that a person can mend; nothing of an earlier run is lost.
     """
-    directory = run_directory(experiment)
+    began = time.perf_counter()
+    launch.start(experiment.launch)
+    placement = Placement.of(experiment.mesh)
+    directory = Path(first_does(lambda: str(run_directory(experiment))))
     # A notebook's process must outlive a stopped run.
-    with RunLock(directory), StopRequest(force=not notebook) as stop:
-        write_config(directory, experiment)
+    with ExitStack() as held, StopRequest(force=not notebook) as stop:
+        first_does(lambda: _take(directory, experiment, held))
         use_compilation_cache(experiment)
-        domain = find_domain(experiment.domain)(experiment)
-        domain.open()
+        domain = place(find_domain(experiment.domain)(experiment), placement)
+        all_do(domain.open)
         if not experiment.run.dir:
-            point_latest(directory)
-        return _Run(experiment, directory, domain, stop, quiet).go()
+            first_does(lambda: point_latest(directory))
+        run = _Run(experiment, directory, domain, stop, quiet)
+        run.goodput.add("opening", time.perf_counter() - began)
+        return run.go()
+
+
+def _take(directory: Path, experiment: Experiment, held: ExitStack) -> None:
+    held.enter_context(RunLock(directory))
+    write_config(directory, experiment)
+
+
+STOP = "stop"
+
+
+def _with_stop(step: Any) -> Any:
+    """The step with a flag of every device, of which the largest comes back among the scalars: an all-reduce."""
+
+    def stepped(
+        state: PyTree, constants: PyTree, batch: PyTree, flags: jax.Array
+    ) -> tuple[PyTree, dict[str, jax.Array]]:
+        state, scalars = step(state, constants, batch)
+        return state, scalars | {STOP: flags.max()}
+
+    return stepped
+
+
+def _copy(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, tree)
 
 
 class _Run:
@@ -100,18 +139,26 @@ class _Run:
         self.began = time.monotonic()
         self.speed = Throughput()
         self.last_loss: float | None = None
-        self.mesh = MESH
+        self.placement = domain.placement
+        self.mesh = self.placement.sizes
+        self.batches = Batches(domain, experiment.train, self.placement)
         self.rows = directory / "metrics.jsonl"
+        self.goodput = Goodput(directory / "goodput.jsonl", writes=is_first())
 
     def go(self) -> RunResult:
         config, experiment = self.config, self.experiment
         self.optimizer = make_optimizer(experiment.optim, config.steps)
-        state = self._create()
+        with self.goodput.during("compiling"):
+            state = self._create()
         self.num_parameters = sum(p.size for p in jax.tree.leaves(state["params"]))
         self.constants = self.domain.constants()
+        if self.placement.mesh is not None:
+            self.constants = self.placement.put(self.constants, self.domain.constant_dims(self.constants))
         checkpoints = Checkpoints(self.directory / "checkpoints", keep=config.keep_checkpoints)
         try:
-            state, start = self._restore(checkpoints, state)
+            with self.goodput.during("restoring"):
+                state, start = self._restore(checkpoints, state)
+            self.goodput.resume(start)
             state = self._train(checkpoints, state, start)
             done = int(state["step"])
             if done < config.steps:
@@ -123,15 +170,19 @@ class _Run:
         finally:
             checkpoints.close()
         params = evaluated_params(state, config)
+        if self.placement.mesh is not None:
+            params = self.placement.fetch(params)
         summary = publish(self, self.graphdef, params, done)
         return RunResult(self.directory, "complete", summary)
 
     def _create(self) -> dict[str, Any]:
-        """The state before the first update; sets ``graphdef``."""
+        """The state before the first update; sets ``graphdef`` and ``shardings``."""
+        names: dict[str, Any] = {}
 
         def build() -> dict[str, Any]:
             # The graph is the same for traced values as for real ones, and leaves through the side door.
             self.graphdef, variables = nnx.split(self.domain.build_model(nnx.Rngs(self.config.seed)))
+            names.update(parameter_names(variables))
             params = nnx.to_pure_dict(variables)
             if self.config.ensemble > 1:
                 key = jax.random.key(self.config.seed)
@@ -141,32 +192,52 @@ class _Run:
                 params = jax.tree.map(lambda *members: jnp.stack(members), params, *pure)
             return initial_state(params, self.optimizer, self.config)
 
+        self.shardings = None
+        options: dict[str, Any] = {}
+        if self.placement.mesh is not None:
+            self.shardings = self.placement.state_shardings(jax.eval_shape(build), names)
+            options["out_shardings"] = self.shardings
         # One program that runs once: random generators are slow to optimise, an array at a time most of all.
-        return jax.jit(build).lower().compile(compiler_options={"xla_backend_optimization_level": "0"})()
+        return jax.jit(build, **options).lower().compile(compiler_options={"xla_backend_optimization_level": "0"})()
 
     def _restore(self, checkpoints: Checkpoints, state: dict[str, Any]) -> tuple[dict[str, Any], int]:
         provenance = self.directory / "provenance.json"
-        if not provenance.exists():
-            record = collect(self.experiment.resolved, self.domain.provenance(), {"train": self.config.seed}, MESH)
-            write_json_atomic(provenance, record)
+
+        def begin() -> None:
+            if not provenance.exists():
+                data = self.domain.provenance()
+                record = collect(self.experiment.resolved, data, {"train": self.config.seed}, self.mesh)
+                write_json_atomic(provenance, record)
+
+        def go_on(step: int) -> None:
+            if found is not None:
+                event = {"event": "resume", "step": step, "mesh": self.mesh, "processes": jax.process_count()}
+                append_history(provenance, event)
+                log.info("resuming %s at step %d of %d", self.directory, step, self.config.steps)
+            if self.rows.exists():
+                truncate_jsonl(self.rows, step)
+
+        first_does(begin)
         found = checkpoints.restore_newest(state)
         start = 0
         if found is not None:
             start, state, extra = found
             self.began -= float(extra.get("seconds", 0.0))
-            append_history(provenance, {"event": "resume", "step": start})
-            log.info("resuming %s at step %d of %d", self.directory, start, self.config.steps)
-        if self.rows.exists():
-            truncate_jsonl(self.rows, start)
+        first_does(lambda: go_on(start))
         return state, start
 
     def _save(self, checkpoints: Checkpoints, step: int, state: dict[str, Any]) -> None:
-        checkpoints.save(step, state, {"seconds": time.monotonic() - self.began})
+        with self.goodput.during("saving"):
+            checkpoints.save(step, state, {"seconds": time.monotonic() - self.began})
+
+    def _shape(self, x: jax.Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=None if self.placement.mesh is None else x.sharding)
 
     def _compile(self, state: dict[str, Any], start: int) -> dict[Any, Future[Any]]:
         """The executables that are still to come: the first stage's now, the others beside its steps."""
         programs: dict[Any, Future[Any]] = {}
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)  # the loop gives its arrays away
+        # Shapes only: the loop gives its arrays away.
+        shapes = jax.tree.map(self._shape, state)
         first: dict[Any, int] = {}
         for s in range(start, self.config.steps):
             first.setdefault(self.domain.program(self.domain.stage(s)), s)
@@ -174,44 +245,56 @@ class _Run:
         def build(at: int) -> Any:
             stage = self.domain.stage(at)
             step = make_train_step(self.domain, self.graphdef, self.optimizer, self.config, stage)
-            batch = self._host_batch(at, stage)
-            return jax.jit(step, donate_argnums=0).lower(shapes, self.constants, batch).compile()
+            arguments: tuple[Any, ...] = (shapes, self.constants, self.batches.train(at))
+            options: dict[str, Any] = {}
+            if self.placement.mesh is not None:
+                options["out_shardings"] = self.shardings, self.placement.whole
+            if jax.process_count() > 1:
+                step, arguments = _with_stop(step), (*arguments, self.placement.flags(False))
+            with self.placement.active():
+                lowered = jax.jit(step, donate_argnums=0, **options).lower(*arguments)
+            return lowered.compile()
 
-        beside = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        # Of several processes all compile all before the first step: none may meet the others' collectives late.
+        beside = ThreadPoolExecutor(1, thread_name_prefix="compile") if jax.process_count() == 1 else None
         for program, at in first.items():
-            if programs:
+            if programs and beside is not None:
                 programs[program] = beside.submit(build, at)
             else:
                 programs[program] = Future()
                 programs[program].set_result(build(at))
-        beside.shutdown(wait=False)
+        if beside is not None:
+            beside.shutdown(wait=False)
         return programs
 
-    def _host_batch(self, step: int, stage: Any) -> PyTree:
-        size = self.domain.num_samples("train", stage)
-        indices = batch_indices(self.config.seed, step, self.config.batch_size, size)
-        return self.domain.batch("train", indices, stage)
+    def _asked_to_stop(self) -> bool:
+        """Whether any process was asked to stop; a collective operation."""
+        if any_process(self.stop.requested):
+            self.stop.request("another process")
+        return self.stop.requested
 
     def _train(self, checkpoints: Checkpoints, state: dict[str, Any], start: int) -> dict[str, Any]:
         config = self.config
         if start >= config.steps:
             return state
         schedule = learning_rate(self.experiment.optim, config.steps)
-        programs = self._compile(state, start)
-        if self.stop.requested:
+        with self.goodput.during("compiling"):
+            programs = self._compile(state, start)
+        if self._asked_to_stop():
             return state
-        validate = self._validator()
+        several = jax.process_count() > 1
+        flags = {flag: (self.placement.flags(flag),) if several else () for flag in (False, True)}
+        with self.goodput.during("validating"):
+            validate = self._validator()
 
-        def make(step: int) -> PyTree:
-            # Placed on the device here, in the reader's thread, so that the loop finds it there.
-            return jax.device_put(self._host_batch(step, self.domain.stage(step)))
-
-        reader = Prefetcher(make, start, config.steps, config.prefetch)
-        bar = Progress(config.steps, start, samples_per_step=config.batch_size, enabled=not self.quiet)
-        state = jax.device_put(state)  # no implicit transfer is left for the loop
+        # Placed on the devices in the reader's thread, so that the loop finds it there.
+        reader = Prefetcher(self.batches.train, start, config.steps, config.prefetch)
+        bar = Progress(config.steps, start, samples_per_step=config.batch_size, enabled=not self.quiet and is_first())
+        if self.placement.mesh is None:
+            state = jax.device_put(state)  # no implicit transfer is left for the loop
         pending: tuple[int, dict[str, jax.Array], float, float, int] | None = None
-        in_flight: list[jax.Array] = []
-        mark, waited, counted, last_saved = time.perf_counter(), 0.0, 0, start
+        in_flight: list[dict[str, jax.Array]] = []
+        mark, waited, counted, last_saved, agreed = time.perf_counter(), 0.0, 0, start, False
         try:
             with bar, jax.transfer_guard("disallow"):
                 for step, batch in reader:
@@ -221,23 +304,33 @@ class _Run:
                     if program is None:
                         break
                     if not ready:
-                        mark, waited, counted = time.perf_counter(), reader.waited, 0
-                    state, scalars = program(state, self.constants, batch)
+                        now = time.perf_counter()
+                        self.goodput.add("compiling", now - mark)
+                        mark, waited, counted = now, reader.waited, 0
+                    state, scalars = program(state, self.constants, batch, *flags[self.stop.requested])
                     # At most two steps in flight: the device never starves, and memory stays bounded.
-                    in_flight.append(scalars["loss"])
+                    in_flight.append(scalars)
                     if len(in_flight) > 2:
-                        in_flight.pop(0).block_until_ready()
+                        earlier = in_flight.pop(0)
+                        earlier["loss"].block_until_ready()
+                        if several and jax.device_get(earlier.pop(STOP)):
+                            self.stop.request("another process")
+                            agreed = True
                     done, counted = step + 1, counted + 1
                     if done % config.log_every == 0 or done == config.steps:
                         now = time.perf_counter()
                         if pending is not None:
                             self._log(pending, schedule)
                         pending = (done, scalars, now - mark, reader.waited - waited, counted)
+                        self._account(now - mark, reader.waited - waited, done)
                         mark, waited, counted = now, reader.waited, 0
                     if validate is not None and (done % config.valid_every == 0 or done == config.steps):
-                        state = self._validate(validate, state, done)
+                        self._account(time.perf_counter() - mark, reader.waited - waited, done)
+                        with self.goodput.during("validating"):
+                            state = self._validate(validate, state, done)
                         mark, waited, counted = time.perf_counter(), reader.waited, 0
-                    if self.stop.requested:
+                    # Of several processes all see the flag of the same earlier step, so all stop at the same one.
+                    if agreed if several else self.stop.requested:
                         break
                     if done % config.checkpoint_every == 0 and done < config.steps:
                         self._save(checkpoints, done, state)
@@ -252,7 +345,9 @@ class _Run:
         done = int(state["step"])
         if done > last_saved:
             self._save(checkpoints, done, state)
-            checkpoints.wait()
+            with self.goodput.during("saving"):
+                checkpoints.wait()
+        self.goodput.record(done)
         return state
 
     def _when_compiled(self, programs: dict[Any, Future[Any]], needed: Any) -> Any:
@@ -265,10 +360,16 @@ class _Run:
                 return None
         return programs[needed].result()
 
+    def _account(self, seconds: float, waited: float, step: int) -> None:
+        """Enter the seconds until ``step`` in the ledger."""
+        self.goodput.add("reading", waited)
+        self.goodput.add("stepping", seconds - waited)
+        self.goodput.record(step)
+
     def _log(self, pending: tuple[int, dict[str, jax.Array], float, float, int], schedule: Any) -> None:
         """Write the line of an earlier step, whose values have long been computed."""
         step, scalars, seconds, waited, steps = pending
-        values = {k: v.item() for k, v in jax.device_get(scalars).items()}
+        values = {k: v.item() for k, v in jax.device_get(scalars).items() if k != STOP}
         row: dict[str, Any] = {"step": step, **values}
         with jax.transfer_guard("allow"):
             row["learning_rate"] = float(schedule(step))
@@ -278,7 +379,7 @@ class _Run:
             self.speed.seconds += seconds
             self.speed.waited += waited
             self.speed.steps += steps
-        append_jsonl(self.rows, row)
+        self._write_row(row)
         self.last_loss = values["loss"]
         if values["skipped"] and self.config.nonfinite == "stop":
             raise UserError(
@@ -290,6 +391,10 @@ class _Run:
                 f"{values['streak']} updates in a row up to step {step} had a non-finite loss or gradient; "
                 "lower optim.learning_rate or look at the data"
             )
+
+    def _write_row(self, row: dict[str, Any]) -> None:
+        if is_first():
+            append_jsonl(self.rows, row)
 
     # -- validation ------------------------------------------------------------------------------
 
@@ -307,10 +412,10 @@ class _Run:
             count -= count % config.batch_size  # whole batches: one shape, one compilation
         chosen = np.unique(np.linspace(0, size - 1, count).round().astype(int))
         chunks = np.array_split(chosen, -(-len(chosen) // config.batch_size))
-        batches = [(len(c), jax.device_put(self.domain.batch("valid", c, stage))) for c in chunks]
+        batches = [(len(c), self.batches.read("valid", c, stage)) for c in chunks]
         key = jax.random.key(0)
 
-        @jax.jit
+        @self.placement.jit
         def loss(params: PyTree, constants: PyTree, batch: PyTree) -> dict[str, jax.Array]:
             def one(params: PyTree) -> dict[str, jax.Array]:
                 value, scalars = self.domain.loss(nnx.merge(self.graphdef, params), constants, batch, key, stage)
@@ -332,13 +437,16 @@ class _Run:
         with jax.transfer_guard("allow"):
             weights = state["ema"] if self.config.ema else state["params"]
             found = validate(weights)
-            append_jsonl(self.rows, {"step": step, **{f"valid_{name}": value for name, value in found.items()}})
+            self._write_row({"step": step, **{f"valid_{name}": value for name, value in found.items()}})
             value = found["loss"]
             if self.config.select == "best" and value < float(state["best_loss"]):
-                state = state | {
-                    "best": jax.tree.map(jnp.copy, weights),
-                    "best_loss": jnp.asarray(value, jnp.float32),
-                }
+                best = jnp.asarray(value, jnp.float32)
+                if self.shardings is None:
+                    weights = jax.tree.map(jnp.copy, weights)
+                else:
+                    best = self.placement.put(best)
+                    weights = jax.jit(_copy, out_shardings=self.shardings["best"])(weights)
+                state = state | {"best": weights, "best_loss": best}
         return state
 
     # -- numbers for the summary -----------------------------------------------------------------
@@ -349,6 +457,9 @@ class _Run:
         # Linux counts in KiB, macOS in bytes.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         forward = self.domain.flops()
+        each = None
+        if jax.process_count() > 1:
+            each = [int(text) for text in gather_text(str(self.batches.bytes_read))]
         return {
             "samples_per_s": samples,
             "step_ms": 1000 * speed.seconds / speed.steps if speed.steps else None,
@@ -357,6 +468,8 @@ class _Run:
             "model_flops_per_s": 3 * forward * self._model_calls() / speed.seconds if speed.seconds else None,
             "peak_memory_bytes": float(peak),
             "cpu_seconds": time.process_time(),
+            "bytes_read": self.batches.bytes_read if each is None else sum(each),
+            **({} if each is None else {"bytes_read_by_process": each}),
             "threads": os.cpu_count(),
         }
 

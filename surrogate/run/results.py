@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 import sys
 from typing import Any
@@ -14,6 +15,8 @@ import yaml
 from surrogate.core.spec import Variable
 from surrogate.core.types import PyTree
 from surrogate.domains.base import Evaluation
+from surrogate.parallel.agree import first_does, is_first
+from surrogate.run.files import json_text
 from surrogate.run.plots import AtomsPictures, MapPicture, Pictures, RolloutSeries, Spectrum, write_plots
 from surrogate.run.provenance import append_history, read_jsonl, write_json_atomic
 from surrogate.run.report import write_report
@@ -25,7 +28,6 @@ log = logging.getLogger(__name__)
 
 def write_summary(run: Any, status: str, steps: int, evaluation: Evaluation | None = None) -> dict[str, Any]:
     """Write ``summary.json`` and return it; see the design for its keys."""
-    devices = jax.devices()
     summary: dict[str, Any] = {
         "experiment": run.experiment.name,
         "status": status,
@@ -34,8 +36,10 @@ def write_summary(run: Any, status: str, steps: int, evaluation: Evaluation | No
         "parameters": run.num_parameters,
         "model": run.experiment.model_name,
         "mesh": dict(run.mesh),
-        "devices": f"{len(devices)} x {devices[0].platform}",
+        "devices": f"{math.prod(run.mesh.values())} x {jax.devices()[0].platform}",
+        "processes": jax.process_count(),
         "throughput": run.throughput(),
+        "goodput": run.goodput.summary(),
     }
     if evaluation is not None:
         summary |= {
@@ -47,8 +51,8 @@ def write_summary(run: Any, status: str, steps: int, evaluation: Evaluation | No
         if evaluation.rollout is not None:
             summary["rollout"] = evaluation.rollout
         summary |= evaluation.extra
-    write_json_atomic(run.directory / "summary.json", summary)
-    return json.loads((run.directory / "summary.json").read_text())
+    first_does(lambda: write_json_atomic(run.directory / "summary.json", summary))
+    return json.loads(json_text(summary))
 
 
 def draw(directory: Path, summary: dict[str, Any], evaluation: Evaluation) -> list[Path]:
@@ -71,10 +75,18 @@ def draw(directory: Path, summary: dict[str, Any], evaluation: Evaluation) -> li
 
 def publish(run: Any, graphdef: Any, params: PyTree, steps: int) -> dict[str, Any]:
     """Score the surrogate, save it, draw it, and say where everything is."""
-    if not run.quiet:
+    if not run.quiet and is_first():
         log.info("scoring on the test split beside the baselines")
-    evaluation = run.domain.evaluate(graphdef, params)
+    with run.goodput.during("scoring"):
+        evaluation = run.domain.evaluate(graphdef, params)
     summary = write_summary(run, "complete", steps, evaluation)
+    first_does(lambda: _publish(run, graphdef, params, steps, evaluation, summary))
+    return summary
+
+
+def _publish(
+    run: Any, graphdef: Any, params: PyTree, steps: int, evaluation: Evaluation, summary: dict[str, Any]
+) -> None:
     provenance = json.loads((run.directory / "provenance.json").read_text())
     facts = {k: provenance[k] for k in ("created", "git", "packages", "seeds", "data")}
     facts |= {"steps": steps, "scores": summary.get("scores", {}), "baselines": summary.get("baselines", {})}
@@ -83,7 +95,6 @@ def publish(run: Any, graphdef: Any, params: PyTree, steps: int) -> dict[str, An
     append_history(run.directory / "provenance.json", {"event": "complete", "step": steps})
     if not run.quiet:
         show(run.directory, summary)
-    return summary
 
 
 def show(directory: Path, summary: dict[str, Any], closing: str = "") -> None:

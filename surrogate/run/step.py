@@ -13,6 +13,8 @@ import optax
 from surrogate.config import TrainConfig
 from surrogate.core.types import PyTree
 from surrogate.domains.base import Domain
+from surrogate.parallel.mesh import batch_shards
+from surrogate.parallel.rules import Dims
 
 
 def initial_state(params: PyTree, optimizer: optax.GradientTransformation, config: TrainConfig) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def make_train_step(
         if parts == 1:
             (loss, extra), grads = grad_fn(params, constants, batch, key)
             return loss, extra, grads
-        split = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
+        split = jax.tree.map(lambda x: _split(x, parts), batch)
 
         def body(total: Any, item: Any) -> tuple[Any, None]:
             part, part_key = item
@@ -107,6 +109,26 @@ def make_train_step(
         return new, scalars
 
     return train_step
+
+
+def _split(x: jax.Array, parts: int) -> jax.Array:
+    """(B, ...) → (parts, B / parts, ...). Under a mesh the rows come in the order of ``Placement.row_order``."""
+    devices = batch_shards()
+    if devices == 1:
+        return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
+    own = x.reshape(devices, parts, x.shape[0] // (devices * parts), *x.shape[1:])
+    return jnp.swapaxes(own, 0, 1).reshape(parts, x.shape[0] // parts, *x.shape[1:])
+
+
+def parameter_names(variables: Any) -> dict[str, Dims]:
+    """Logical dims of those parameters that name them, by path."""
+    found = {}
+    for path, variable in nnx.to_flat_state(variables):
+        # A leaf may be a bare array, without metadata.
+        dims = variable.get_metadata().get("out_sharding") if hasattr(variable, "get_metadata") else None
+        if dims:
+            found["/".join(map(str, path))] = tuple(dims)
+    return found
 
 
 def mean_of_members(scalars: dict[str, jax.Array]) -> dict[str, jax.Array]:
