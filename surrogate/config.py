@@ -266,15 +266,19 @@ class MeshConfig:
     """How many devices along each axis of the mesh; one of them may be -1: all that are left.
 
     ``data`` and ``fsdp`` divide the batch, ``fsdp`` parameters and optimizer state too; ``lat`` and ``lon`` divide
-    the rows and the columns of fields.
+    the rows and the columns of fields. ``cpu_devices`` makes so many devices of a process's CPU, say one a core:
+    two halves of a batch then train side by side. 0 leaves it one device, or what XLA_FLAGS asks for.
     """
 
     data: int = 1
     fsdp: int = 1
     lat: int = 1
     lon: int = 1
+    cpu_devices: int = 0
 
     def __post_init__(self) -> None:
+        if self.cpu_devices < 0:
+            raise ValueError(f"cpu_devices={self.cpu_devices} must not be negative")
         for name, size in self.sizes().items():
             if size < 1 and size != -1:
                 raise ValueError(f"{name}={size} must be positive, or -1 for all devices that are left")

@@ -42,6 +42,24 @@ def mesh_sizes(config: MeshConfig, num_devices: int, *, all_devices: bool = Fals
     return sizes
 
 
+def make_cpu_devices(config: MeshConfig) -> None:
+    """Divide this process's CPU into ``config.cpu_devices`` devices; before the first use of one.
+
+    Raises:
+        UserError: when it is too late for that.
+    """
+    if not config.cpu_devices:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", config.cpu_devices)
+    except RuntimeError as error:
+        if jax.local_device_count("cpu") != config.cpu_devices:
+            raise UserError(
+                f"mesh.cpu_devices={config.cpu_devices}: this process has used its {jax.local_device_count('cpu')} CPU "
+                "device(s) already; begin in a new process"
+            ) from error
+
+
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh | None:
     """The mesh over all devices of all processes; None where it is one device, for which no program changes.
 

@@ -26,6 +26,7 @@ from surrogate.domains.base import Domain, find_domain
 from surrogate.optim import learning_rate, make_optimizer
 from surrogate.parallel import launch
 from surrogate.parallel.agree import all_do, any_process, first_does, gather_text, is_first
+from surrogate.parallel.mesh import make_cpu_devices
 from surrogate.parallel.placement import Placement
 from surrogate.run.batches import Batches, place
 from surrogate.run.checkpoint import Checkpoints
@@ -90,6 +91,7 @@ def run_training(experiment: Experiment, *, quiet: bool = False, notebook: bool 
         UserError: for every mistake that a person can mend; nothing of an earlier run is lost.
     """
     began = time.perf_counter()
+    make_cpu_devices(experiment.mesh)
     launch.start(experiment.launch)
     placement = Placement.of(experiment.mesh)
     directory = Path(first_does(lambda: str(run_directory(experiment))))
