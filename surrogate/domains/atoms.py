@@ -87,7 +87,7 @@ class Atoms(Domain):
         geometry = AtomsGeometry(species, self.data.cutoff, neighbors, self._scale(frames, references), references)
         self.meaning = AtomsMeaning(geometry, config.dtype, self.data.properties[0] if self.data.properties else "energy",
                                     self._units(frames), self.data.pooling, train.ensemble if train.ensemble > 1 else 0)  # fmt: skip
-        self.ladder = choose_ladder(found.sizes, found.slots, train.batch_size // train.accumulate)
+        self.ladder = choose_ladder(found.sizes, found.slots, self._per_pack)
         # Of all that are only looked at: one shape, whatever the order.
         self.wide = {
             name: choose_ladder(f.sizes, f.slots, min(train.batch_size, len(f)), rungs=1)
@@ -156,23 +156,30 @@ class Atoms(Domain):
     def program(self, stage: Hashable) -> Hashable:
         return cast(tuple[int, int], stage)[1]
 
+    @property
+    def _per_pack(self) -> int:
+        """Configurations in a pack: every device has its own of each part that a batch is accumulated in."""
+        train = self.experiment.train
+        return train.batch_size // (train.accumulate * self.placement.batch_shards)
+
     def _rung(self, step: int) -> int:
         if step not in self._rungs:
             train, found = self.experiment.train, self._structures["train"]
             indices = batch_indices(train.seed, step, train.batch_size, len(found))
+            indices = indices[self.placement.row_order(train.batch_size, train.accumulate)]
             self._rungs[step] = max(
                 self.ladder.rungs.index(self.ladder.rung(*found.shape_of(part)))
-                for part in np.split(indices, train.accumulate)
+                for part in indices.reshape(-1, self._per_pack)
             )
         return self._rungs[step]
 
     def batch(self, split: str, indices: np.ndarray, stage: Hashable) -> PyTree:
         if split not in self._structures:
             raise UserError(f"batches are of the training and validation splits, not of {split!r}")
-        train, found = self.experiment.train, self._structures[split]
+        found = self._structures[split]
         number, rung = cast(tuple[int, int], stage)
         training = split == "train"
-        parts = np.split(indices, train.accumulate) if training else [indices]
+        parts = indices.reshape(-1, self._per_pack) if training else [indices]
         capacity = self.ladder.rungs[rung] if training else self.wide[split].rungs[-1]
         weights = np.array([self.weights[number][name] for name in WEIGHTS], np.float32)
         made = [make_batch(found, part, capacity, self.meaning, weights) for part in parts]

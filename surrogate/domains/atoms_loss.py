@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 
 from surrogate.core.types import Array, PyTree
 from surrogate.models.atoms_base import energy_forces_stress
 from surrogate.models.graph import edge_vectors, graph_sum
+from surrogate.parallel.blocks import sum_over_batch
 
 MEV = 1000.0
 
@@ -38,7 +40,9 @@ def atoms_loss(
         size = jnp.abs(x)
         return jnp.where(size < delta, x * x, delta * (2 * size - delta))
 
-    def sums(part: PyTree) -> dict[str, tuple[jax.Array, jax.Array, jax.Array]]:
+    graphdef, params = nnx.split(model)
+
+    def sums(model: Any, part: PyTree) -> dict[str, tuple[jax.Array, jax.Array, jax.Array]]:
         """Per kind: sum of penalties, sum of squares, how many."""
         graph = part["graph"]
         number = jnp.maximum(graph_sum(jnp.ones(graph.species.shape, jnp.asarray(graph.positions).dtype), graph), 1)
@@ -64,11 +68,13 @@ def atoms_loss(
             add("stress", error, part["has_virial"][:, None, None])
         return result
 
-    parts = batch["weights"].shape[0]
-    if parts == 1:
-        total = sums(jax.tree.map(lambda x: x[0], batch))
-    else:
-        total = jax.tree.map(lambda x: x.sum(0), jax.vmap(sums)(batch))
+    def sums_of_packs(params: PyTree, packs: PyTree) -> PyTree:
+        model = nnx.merge(graphdef, params)
+        if packs["weights"].shape[0] == 1:
+            return sums(model, jax.tree.map(lambda x: x[0], packs))
+        return jax.tree.map(lambda x: x.sum(0), jax.vmap(lambda part: sums(model, part))(packs))
+
+    total = sum_over_batch(sums_of_packs, params, batch)
     weights = dict(zip(("energy", "forces", "stress"), batch["weights"][0], strict=True))
     loss, logged = jnp.zeros((), jnp.float32), {}
     names = {"energy": ("energy_rmse", MEV), "forces": ("force_rmse", 1.0), "stress": ("virial_rmse", MEV)}

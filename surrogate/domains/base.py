@@ -87,7 +87,8 @@ class Domain(ABC):
     def batch(self, split: str, indices: np.ndarray, stage: Hashable) -> PyTree:
         """Samples ``indices`` (B,) as a pytree of numpy arrays with leading axis B. Called from a thread.
 
-        Of a domain that packs, the leading axis is that of ``train.accumulate`` equal parts.
+        Of a domain that packs, the leading axis is that of the packs: training samples come with
+        ``train.batch_size / (train.accumulate × placement.batch_shards)`` to a pack, others in one.
         """
 
     @abstractmethod

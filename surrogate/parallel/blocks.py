@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from surrogate.core.types import PyTree
-from surrogate.parallel.mesh import shards
-from surrogate.parallel.rules import Dims, field_partition
+from surrogate.parallel.mesh import active_mesh, batch_shards, shards
+from surrogate.parallel.rules import RULES, Dims, field_partition
 
 FIELD: Dims = ("batch", "latitude", "longitude")
 
@@ -48,6 +48,25 @@ def on_blocks(
     whole = PartitionSpec(weight_axes) if weight_axes else PartitionSpec()
     mapped: Any = jax.shard_map(fn, in_specs=(whole, *(spec for _ in fields)), out_specs=to)
     return mapped(weights, *fields)
+
+
+def sum_over_batch(fn: Callable[[PyTree, PyTree], PyTree], weights: PyTree, batch: PyTree) -> PyTree:
+    """The sum over all devices of ``fn(weights, part)``, where ``part`` is a device's share of the leading axis of ``batch``.
+
+    Args:
+        weights: arrays that every device has whole; their gradients are summed over the devices.
+        batch: arrays of a common leading length. Where the mesh does not divide it, every device has all of it.
+    """
+    mesh = active_mesh()
+    axes = () if mesh is None else tuple(axis for axis in RULES["batch"] if mesh.shape[axis] > 1)
+    if not axes or jax.tree.leaves(batch)[0].shape[0] % batch_shards():
+        return fn(weights, batch)
+
+    def part(weights: PyTree, own: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: jax.lax.psum(x, axes), fn(weights, own))
+
+    mapped: Any = jax.shard_map(part, in_specs=(PartitionSpec(), PartitionSpec(axes)), out_specs=PartitionSpec())
+    return mapped(weights, batch)
 
 
 def own_part(x: Any, length: int, dim: int, axis: str) -> Any:

@@ -20,9 +20,13 @@ def place(domain: Domain, placement: Placement) -> Domain:
     Raises:
         UserError: for a domain that cannot be divided.
     """
-    if placement.mesh is not None and domain.packs:
+    spatial = [f"mesh.{axis}={placement.sizes[axis]}" for axis in ("lat", "lon") if placement.sizes[axis] > 1]
+    if domain.packs and spatial:
         name = domain.experiment.domain
-        raise UserError(f"the domain {name!r} packs its samples and runs on one device so far: mesh=single")
+        raise UserError(f"{' '.join(spatial)}: samples of the domain {name!r} have no latitude and longitude to divide")
+    if domain.packs:
+        train = domain.experiment.train
+        placement.check_batch(train.batch_size, train.accumulate)
     domain.placement = placement
     return domain
 
@@ -36,6 +40,8 @@ class Batches:
     def __init__(self, domain: Domain, config: TrainConfig, placement: Placement) -> None:
         self.domain, self.config, self.placement = domain, config, placement
         self.bytes_read = 0
+        # Of a domain that packs, what is divided over the devices are the packs.
+        self.packs = config.accumulate * placement.batch_shards if domain.packs else 0
         placement.check_batch(config.batch_size, config.accumulate)
         placement.box(config.batch_size, domain.space())  # refuses a grid that the mesh does not divide
 
@@ -53,6 +59,12 @@ class Batches:
             self._count(batch)
             return jax.device_put(batch)
         count, space = len(indices), self.domain.space()
+        if self.packs:
+            packed = indices.reshape(self.packs if split == "train" else 1, -1)
+            count, box = len(packed), self.placement.box(len(packed), space)
+            part = self.domain.batch(split, packed[box.rows].ravel(), stage)
+            self._count(part)
+            return self.placement.assemble(part, self.domain.batch_dims(part), count, space, box)
         box = self.placement.box(count, space)
         part = self.domain.batch_part(split, indices[box.rows], stage, box.window)
         self._count(part)
