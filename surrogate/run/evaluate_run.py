@@ -13,6 +13,7 @@ from surrogate.domains.base import find_domain
 from surrogate.domains.fields import Fields
 from surrogate.parallel import launch
 from surrogate.parallel.agree import first_does, is_first
+from surrogate.parallel.mesh import make_cpu_devices
 from surrogate.parallel.placement import Placement
 from surrogate.run.batches import place
 from surrogate.run.provenance import write_json_atomic
@@ -39,6 +40,7 @@ def evaluate_run(
     Raises:
         UserError: when the run has no surrogate yet or the split is empty.
     """
+    make_cpu_devices(experiment.mesh)
     launch.start(experiment.launch)
     if not (directory / "model" / "manifest.json").is_file():
         raise UserError(f"{directory} holds no finished run: it has no model/manifest.json")
