@@ -1,4 +1,4 @@
-"""jit.py MODEL BATCH WORK INPUTS OUTPUTS: the side of ``jax.jit``, which is told on standard input what ``bench`` is.
+"""jit.py MODEL FUNCTION BATCH WORK INPUTS OUTPUTS: the side of ``jax.jit``, which is told on standard input what ``bench`` is.
 
 A call is host to host, as a Python caller's would be: NumPy arrays in, NumPy arrays out.
 """
@@ -13,14 +13,15 @@ import sys
 import time
 
 import jax
-from models import CASES, function_of, surrogate_of
+from models import CASES, measured, surrogate_of
 import numpy as np
 
 
 def main() -> None:
-    name, batch, work, source, target = sys.argv[1:]
+    name, wanted, batch, work, source, target = sys.argv[1:]
     begin = time.perf_counter()
-    function = function_of(surrogate_of(CASES[name], Path(work) / f"{name}.{os.getpid()}.model"))
+    surrogate = surrogate_of(CASES[name], Path(work) / f"{name}.{os.getpid()}.model")
+    function = next(f for f, _, _ in measured(CASES[name], surrogate) if f.name == wanted)
     flat, position, inputs = np.fromfile(source, np.float32), 0, []
     for a in function.inputs:
         size = int(batch) * int(np.prod(a.shape))

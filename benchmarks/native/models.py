@@ -1,19 +1,22 @@
 """What is measured: surrogates of random weights, at sizes that simulations call, exported for both backends.
 
-They are made as the tests of the export make theirs; ``potential`` waits for bundles of atoms.
+They are made as the tests of the export make theirs. Of a potential the sizes are those of systems: a program takes one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+import shutil
 import sys
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "native"))
+from potentials import make_potential
 from surrogates import make
 
 from surrogate.core.spec import Variable
+from surrogate.exporting.atoms import atoms_functions, golden_structures
 from surrogate.exporting.fields import field_functions
 from surrogate.exporting.function import Function
 from surrogate.exporting.write import export_bundle
@@ -23,7 +26,7 @@ from surrogate.run.surrogate_files import decode_netcdf
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its batches (1 and the largest), and why it is left out, where it is."""
+    """A model and its sizes: batches of 1 and ``largest``, or of a potential the ``capacities`` (atoms, neighbors)."""
 
     title: str
     model: str = ""
@@ -31,7 +34,7 @@ class Case:
     shape: tuple[int, int] = (32, 64)
     settings: dict[str, Any] = field(default_factory=dict)
     largest: int = 8
-    absent: str = ""
+    capacities: tuple[tuple[int, int], ...] = ()
 
 
 CASES = {
@@ -44,11 +47,14 @@ CASES = {
     "transformer": Case(
         "Transformer, 20 fields, 32×64", "transformer", settings={"width": 64, "layers": 2, "heads": 4}
     ),
-    "potential": Case("Potential, energy and forces", absent="there is no exported form of atoms yet"),
+    # The network that ``+experiment=materials`` trains; silicon at 5 Å has 28 neighbors.
+    "potential": Case("Potential, energies and forces", "potential", capacities=((64, 28), (512, 28))),
 }
 
 
 def surrogate_of(case: Case, directory: Path) -> Any:
+    if case.capacities:
+        return make_potential(case.model, directory, settings=case.settings)
     variables = tuple(
         Variable("temperature", "prognostic", "K", float(10 * k), "hPa") for k in range(1, case.levels + 1)
     )
@@ -58,25 +64,31 @@ def surrogate_of(case: Case, directory: Path) -> Any:
     )  # fmt: skip
 
 
-def function_of(surrogate: Any) -> Function:
-    return field_functions(surrogate, decode_netcdf(read_artefact(surrogate.directory)[1]["golden.nc"]), [1])[0]
+def measured(case: Case, surrogate: Any) -> list[tuple[Function, int, str]]:
+    """What is called: function, batch, and the size in words."""
+    golden = decode_netcdf(read_artefact(surrogate.directory)[1]["golden.nc"])
+    if not case.capacities:
+        function = field_functions(surrogate, golden, [1])[0]
+        return [(function, batch, str(batch)) for batch in (1, case.largest)]
+    structures = golden_structures(surrogate.geometry, golden)
+    found = atoms_functions(surrogate.geometry, surrogate.graphdef, surrogate.params, case.capacities, structures)
+    return [
+        (function, 1, f"{atoms} atoms") for function, (atoms, _) in zip(found.functions, case.capacities, strict=True)
+    ]
 
 
-def prepare(name: str, work: Path, **given: Any) -> tuple[Function, Path]:
-    """The function and its bundle in ``work``, made where it is not there yet."""
-    case, bundle = CASES[name], work / f"{name}.sg"
-    surrogate = surrogate_of(case, work / f"{name}.model") if not (work / f"{name}.model").exists() else None
-    if surrogate is None:
-        import shutil
-
-        shutil.rmtree(work / f"{name}.model")
-        surrogate = surrogate_of(case, work / f"{name}.model")
+def prepare(name: str, work: Path, **given: Any) -> tuple[list[tuple[Function, int, str]], Path]:
+    """What is measured and its bundle in ``work``, made where it is not there yet."""
+    case, bundle, model = CASES[name], work / f"{name}.sg", work / f"{name}.model"
+    shutil.rmtree(model, ignore_errors=True)
+    surrogate = surrogate_of(case, model)
     if not bundle.exists():
+        sizes: dict[str, Any] = {"capacities": case.capacities} if case.capacities else {"batches": (1, case.largest)}
         export_bundle(
             surrogate,
             bundle,
-            batches=(1, case.largest),
             say=lambda text: print(text, file=sys.stderr, flush=True),
+            **sizes,
             **given,
         )
-    return function_of(surrogate), bundle
+    return measured(case, surrogate), bundle

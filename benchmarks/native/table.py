@@ -13,7 +13,7 @@ def markdown(facts: dict[str, Any], results: list[dict[str, Any]], titles: dict[
         "Time of a call, host to host, in microseconds: p50 / p99, and in brackets p50 over that of `jax.jit` in the same "
         "round. `jit` as JAX comes, `jit 1` without threads of its own; *bare* is the plugin alone.",
         "",
-        "| model | batch | jit | jit 1 | bare PJRT | libsurrogate PJRT | libsurrogate ONNX | library over bare |",
+        "| model | batch or size | jit | jit 1 | bare PJRT | libsurrogate PJRT | libsurrogate ONNX | library over bare |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
 
@@ -22,29 +22,25 @@ def markdown(facts: dict[str, Any], results: list[dict[str, Any]], titles: dict[
         return f"{r['p50']:.4g} / {r['p99']:.4g} ({r['ratio']:.2f})" if r else "–"
 
     for r in results:
-        if "absent" in r:
-            lines.append(f"| {titles[r['model']]} | | left out: {r['absent']} | | | | | |")
-            continue
         cells = " | ".join(cell(r, side) for side in ("jit", "jit1", "bare", "pjrt", "onnx"))
-        lines.append(f"| {titles[r['model']]} | {r['batch']} | {cells} | {r['overhead']:+.2f} |")
+        lines.append(f"| {titles[r['model']]} | {r['size']} | {cells} | {r['overhead']:+.2f} |")
     lines += [
         "",
         "Allocations in a call after the first, by the library and by all; peak memory; opening, which verifies, compiles "
         "and checks; twice the calls in two threads over once in one; largest difference from `jax.jit` over the largest value.",
         "",
-        "| model | batch | backend | allocations, library | all | memory, MiB (jit) | open, ms | from the cache, ms "
+        "| model | batch or size | backend | allocations, library | all | memory, MiB (jit) | open, ms | from the cache, ms "
         "| two threads | error |",
         "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in results:
         for side in ("pjrt", "onnx"):
-            s = r.get("sides", {}).get(side)
-            if not s:
+            if not (s := r["sides"].get(side)):
                 continue
             cached = f"{s['open']['cached']:.0f}" if "cached" in s["open"] else "–"
             memory = f"{s['memory']:.0f} ({r['sides']['jit']['memory']:.0f})"
             lines.append(
-                f"| {titles[r['model']]} | {r['batch']} | {side} | {s['allocations']:.0f} | {s['all_allocations']:.0f} "
+                f"| {titles[r['model']]} | {r['size']} | {side} | {s['allocations']:.0f} | {s['all_allocations']:.0f} "
                 f"| {memory} | {s['open']['cold']:.0f} | {cached} | {s['two_threads']:.2f} | {s['error']:.1e} |"
             )
     return "\n".join(lines) + "\n"

@@ -26,14 +26,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_potential(model: str, directory: Path, seed: int = 0, members: int = 0) -> AtomsSurrogate:
+def make_potential(
+    model: str, directory: Path, seed: int = 0, members: int = 0, settings: dict[str, Any] | None = None
+) -> AtomsSurrogate:
     """A potential of random weights whose forces are of the order of 1 eV/Å; its golden sample is in ``directory``."""
+    settings = SETTINGS[model] if settings is None else settings
     rng = np.random.default_rng(seed)
     geometry = AtomsGeometry(SPECIES, CUTOFF, 16.0, scale=0.8, reference_energies=(-3.36, -3.49))
     cls: Any = find_model(model)
     lead = (members,) if members else ()
     # Shapes alone: initial values would be compiled for, and thrown away.
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: cls(geometry, cls.Config(**SETTINGS[model]), rngs=nnx.Rngs(0))))
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: cls(geometry, cls.Config(**settings), rngs=nnx.Rngs(0))))
     # All parameters random: those that start at 0 or alike would hide what they do.
     params = jax.tree.map(
         lambda v: rng.normal(0, 1 / np.sqrt(v.shape[0] + 1), (*lead, *v.shape)).astype(np.float32),
@@ -42,7 +45,7 @@ def make_potential(model: str, directory: Path, seed: int = 0, members: int = 0)
     kept = crystal(2, seed=7)
     golden = {"positions": kept.positions, "species": kept.numbers, "cell": kept.cell[None],
               "pbc": kept.pbc[None].astype(np.int8), "row_size": np.array([8], np.int32)}  # fmt: skip
-    manifest = {"name": "alloy", "domain": "atoms", "model": {"name": model, "settings": SETTINGS[model]}}
+    manifest = {"name": "alloy", "domain": "atoms", "model": {"name": model, "settings": settings}}
     write_artefact(directory, {"golden.nc": encode_netcdf(golden)}, {"kind": "surrogate", "format": 1, **manifest})
     return AtomsSurrogate(manifest, AtomsMeaning(geometry, members=members), graphdef, params, directory)
 
