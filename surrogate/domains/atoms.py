@@ -24,7 +24,7 @@ from surrogate.data.atoms_source import open_atoms, provenance
 from surrogate.data.elements import SYMBOLS
 from surrogate.data.pipeline import batch_indices
 from surrogate.domains.atoms_batch import Structures, make_batch, targets_of
-from surrogate.domains.atoms_loss import atoms_loss
+from surrogate.domains.atoms_loss import MEV, atoms_loss
 from surrogate.domains.atoms_surrogate import AtomsMeaning, AtomsSurrogate
 from surrogate.domains.base import Domain, Evaluation
 from surrogate.models.atoms_base import AtomsGeometry, fit_reference_energies
@@ -201,7 +201,12 @@ class Atoms(Domain):
         config = self.experiment.train.loss
         delta = config.delta if config.kind == "huber" else None
         derivatives = any(w["forces"] or w["stress"] for w in self.weights)
-        return atoms_loss(model, batch, self.meaning.geometry.scale, delta, derivatives)
+        loss, logged = atoms_loss(model, batch, self.meaning.geometry.scale, delta, derivatives)
+        if self.data.properties:
+            # What is learnt in place of the energy per atom has a name and units of its own.
+            name = self.data.properties[0] + ("_per_atom" if self.data.pooling == "sum" else "")
+            logged = {f"{name}_rmse": logged["energy_rmse"] / MEV}
+        return loss, logged
 
     def flops(self) -> float:
         """Of energies, and of forces where they are learnt, of a configuration of mean size."""

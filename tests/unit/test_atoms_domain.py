@@ -255,13 +255,19 @@ def test_a_single_member_of_an_ensemble_is_the_run_alone(settings: list[str]) ->
 def test_a_property_is_learnt_by_the_same_model(settings: list[str], tmp_path: Path) -> None:
     words = ["data.energy=null", "data.forces=null", "data.stress=null", "data.properties=[charm]", "data.pooling=mean"]
     directory = tmp_path / "run"
-    run_training(experiment_of(settings, *words, "train.steps=80", f"run.dir={directory}"), quiet=True)
+    run_training(experiment_of(settings, *words, "train.steps=80", "train.batch_size=3", f"run.dir={directory}"), quiet=True)
     summary = json.loads((directory / "summary.json").read_text())
     found = summary["scores"]["test"]["charm"]
     assert found["mae"] < 0.5 * summary["baselines"]["composition"]["charm"]["mae"]
     test = make_frames(9, 2)
     guess = loaded(directory).property_of(test)
     assert np.abs(guess - test.properties["charm"]).mean() == pytest.approx(found["mae"], rel=1e-4)
+    # While it trains, the error is told under the property's name and in its units.
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    last = [row["valid_charm_rmse"] for row in rows if "valid_charm_rmse" in row][-1]
+    valid = make_frames(9, 1)
+    error = loaded(directory).property_of(valid) - valid.properties["charm"]
+    assert last == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-3)
     with pytest.raises(UserError, match="property 'charm'"):
         loaded(directory).predict(test)
 
