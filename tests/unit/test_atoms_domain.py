@@ -255,7 +255,9 @@ def test_a_single_member_of_an_ensemble_is_the_run_alone(settings: list[str]) ->
 def test_a_property_is_learnt_by_the_same_model(settings: list[str], tmp_path: Path) -> None:
     words = ["data.energy=null", "data.forces=null", "data.stress=null", "data.properties=[charm]", "data.pooling=mean"]
     directory = tmp_path / "run"
-    run_training(experiment_of(settings, *words, "train.steps=80", "train.batch_size=3", f"run.dir={directory}"), quiet=True)
+    run_training(
+        experiment_of(settings, *words, "train.steps=80", "train.batch_size=3", f"run.dir={directory}"), quiet=True
+    )
     summary = json.loads((directory / "summary.json").read_text())
     found = summary["scores"]["test"]["charm"]
     assert found["mae"] < 0.5 * summary["baselines"]["composition"]["charm"]["mae"]
