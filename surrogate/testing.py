@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from surrogate.data.pipeline import batch_indices
 from surrogate.domains.base import Domain
 
 
@@ -23,12 +24,14 @@ def check_domain(domain: Domain) -> None:
     hash(stage)
     size = domain.num_samples("train", stage)
     assert size > 0, "the training split has no samples"
-    indices = np.arange(min(4, size))
+    train = domain.experiment.train
+    # A stage of a domain that packs has the shape of its own whole batch.
+    indices = batch_indices(train.seed, 0, train.batch_size, size) if domain.packs else np.arange(min(4, size))
     batch = domain.batch("train", indices, stage)
     again = domain.batch("train", indices, stage)
     leaves = jax.tree.leaves(batch)
     assert leaves, "a batch holds no arrays"
-    rows = domain.experiment.train.accumulate if domain.packs else len(indices)
+    rows = train.accumulate if domain.packs else len(indices)
     for leaf in leaves:
         assert leaf.shape[0] == rows, f"a batch of {len(indices)} has an array of shape {leaf.shape}"
         assert np.isfinite(np.asarray(leaf, np.float64)).all(), "a training batch holds values that are not finite"
