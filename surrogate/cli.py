@@ -30,9 +30,10 @@ from surrogate.config import (
     build,
 )
 from surrogate.core.types import UserError
+from surrogate.parallel.site import SiteConfig
 
 _SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run", "mesh", "launch")
-_GROUPS = ("data", "model", "optim", "train", "mesh", "experiment")
+_GROUPS = ("data", "model", "optim", "train", "mesh", "launch", "experiment")
 
 
 def conf_directory() -> Path:
@@ -122,6 +123,29 @@ def load_experiment(
         except Exception as error:  # Hydra raises many kinds; all of them mean the same to the person
             raise UserError(explain(error)) from error
     return to_experiment(config)
+
+
+def read_site(name: str, words: Sequence[str]) -> tuple[SiteConfig, list[str]]:
+    """The preset ``name`` of ``conf/site/``, or a YAML file, with the ``site.key=value`` among ``words``; and the others.
+
+    Raises:
+        UserError: for a site or a key that does not exist.
+    """
+    known = conf_directory() / "site" / f"{name}.yaml"
+    file = Path(name) if name.endswith((".yaml", ".yml")) else known
+    if not file.is_file():
+        names = ", ".join(sorted(path.stem for path in known.parent.glob("*.yaml")))
+        raise UserError(f"there is no site {name!r}; there are {names}, or give a YAML file of your own")
+    own = [word.lstrip("+").removeprefix("site.") for word in words if word.lstrip("+").startswith("site.")]
+    config = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(own))
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    # What YAML takes for a number is text to the shell and to the scheduler; 1:00:00 is 3600 to it.
+    for key in ("account", "partition", "qos", "constraint", "time"):
+        given = [word.partition("=")[2] for word in own if word.partition("=")[0] == key]
+        if given:
+            values[key] = given[-1]
+    values["environment"] = {k: str(v) for k, v in (values.get("environment") or {}).items()}
+    return build(SiteConfig, values, "site"), [w for w in words if not w.lstrip("+").startswith("site.")]
 
 
 def _first_line(error: BaseException) -> str:
