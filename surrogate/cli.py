@@ -30,7 +30,9 @@ from surrogate.config import (
     build,
 )
 from surrogate.core.types import UserError
+from surrogate.parallel.array import in_array, requeue
 from surrogate.parallel.site import SiteConfig
+from surrogate.run.signals import EXIT_STOPPED, EXIT_STOPPED_SLURM
 
 _SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run", "mesh", "launch")
 _GROUPS = ("data", "model", "optim", "train", "mesh", "launch", "experiment")
@@ -155,6 +157,8 @@ def _first_line(error: BaseException) -> str:
 def explain(error: BaseException) -> str:
     """One sentence for what Hydra says in several."""
     text = str(error).strip()
+    if "hydra/launcher" in text and "submitit" in text:
+        return "launch=slurm needs an extra: pip install 'surrogate[slurm]'"
     if missing := re.search(r"Could not find '([^']+)'", text) or re.search(
         r"In '[^']*': Could not (?:load|find) '([^']+)'", text
     ):
@@ -189,16 +193,25 @@ def run_door(
 
     @hydra.main(config_path=str(conf_directory()), config_name="config", version_base="1.3")
     def job(config: DictConfig) -> None:
+        remote = in_array()
+        if remote:
+            _log_to_stderr()
         try:
             codes.append(main(to_experiment(config), given))
-        except UserError as error:  # Hydra would print every override before it
-            errors.append(error)
+        except UserError as error:
+            if remote:
+                raise  # back to the process that waits for the sweep
+            errors.append(error)  # Hydra would print every override before it
+        if remote and codes[-1] in (EXIT_STOPPED, EXIT_STOPPED_SLURM):
+            requeue()
 
     def call() -> None:
         job()
         if errors:
             raise errors[0]
 
+    if "launch=slurm" in words and not {"-m", "--multirun"} & set(words):
+        _fail("launch=slurm submits a sweep: add -m; for one run, surrogate.launch prints a script", show)
     sys.argv = [sys.argv[0], *free_overrides(words)]
     _guarded(call, show)
     sys.exit(max(codes, default=0))
@@ -250,13 +263,17 @@ def _prepare(argv: Sequence[str], options: Sequence[str], usage: str) -> tuple[l
             "\nEvery key of a group can be set as group.key=value; --hydra-help tells more, traceback=true shows tracebacks."
         )
         sys.exit(0)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("absl", "orbax", "jax", "asyncio", "fsspec", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    _log_to_stderr()
     given = {a.partition("=")[0]: a.partition("=")[2] for a in argv if a.partition("=")[0] in options}
     show = any(a.lstrip("+") == "traceback=true" for a in argv)
     words = [a for a in argv if a.partition("=")[0] not in options and a.lstrip("+").partition("=")[0] != "traceback"]
     return words, given, show
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("absl", "orbax", "jax", "asyncio", "fsspec", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def _guarded(call: Callable[[], Any], show: bool) -> Any:

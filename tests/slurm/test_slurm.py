@@ -80,6 +80,8 @@ def test_two_processes_through_preemption_a_lost_process_and_scancel(
     began = time.monotonic()
     wait_for("the end of the other process", lambda: "a process was lost" in said(), said)
     assert time.monotonic() - began < 120  # 10 s without a sign of life, on a machine that may be slow
+    assert "process 0 of 2 on" in said()
+    assert "another process of this run was lost" in said()
     wait_for("steps after the loss", trains(run, 3), said)
     assert slurm.job(job)["Restarts"] == "1"
     assert resumed(run) == [steps(run)[0]] * 2
