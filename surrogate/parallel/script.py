@@ -12,8 +12,8 @@ import shlex
 
 from surrogate.parallel.site import SiteConfig
 
-STOPPED = "75|99"
-"""Exit codes of a run that was stopped and saved (surrogate.run.signals)."""
+STOPPED = "75|99|143"
+"""Exit codes of a run that was stopped and saved (surrogate.run.signals), or told to stop before it could listen (143)."""
 
 
 def batch_script(site: SiteConfig, words: Sequence[str], *, name: str, preset: str) -> str:

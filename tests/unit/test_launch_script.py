@@ -121,7 +121,7 @@ def test_complete_and_mistaken_runs_end_there(code: int, tmp_path: Path) -> None
 
 
 @bash
-@pytest.mark.parametrize("code", [75, 99])
+@pytest.mark.parametrize("code", [75, 99, 143])
 def test_a_stopped_run_goes_back_into_the_queue(code: int, tmp_path: Path) -> None:
     job = Job(tmp_path)
     assert job((10, code)) == 99
