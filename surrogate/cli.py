@@ -30,9 +30,12 @@ from surrogate.config import (
     build,
 )
 from surrogate.core.types import UserError
+from surrogate.parallel.array import in_array, requeue
+from surrogate.parallel.site import SiteConfig
+from surrogate.run.signals import EXIT_STOPPED, EXIT_STOPPED_SLURM
 
 _SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run", "mesh", "launch")
-_GROUPS = ("data", "model", "optim", "train", "mesh", "experiment")
+_GROUPS = ("data", "model", "optim", "train", "mesh", "launch", "experiment")
 
 
 def conf_directory() -> Path:
@@ -124,6 +127,29 @@ def load_experiment(
     return to_experiment(config)
 
 
+def read_site(name: str, words: Sequence[str]) -> tuple[SiteConfig, list[str]]:
+    """The preset ``name`` of ``conf/site/``, or a YAML file, with the ``site.key=value`` among ``words``; and the others.
+
+    Raises:
+        UserError: for a site or a key that does not exist.
+    """
+    known = conf_directory() / "site" / f"{name}.yaml"
+    file = Path(name) if name.endswith((".yaml", ".yml")) else known
+    if not file.is_file():
+        names = ", ".join(sorted(path.stem for path in known.parent.glob("*.yaml")))
+        raise UserError(f"there is no site {name!r}; there are {names}, or give a YAML file of your own")
+    own = [word.lstrip("+").removeprefix("site.") for word in words if word.lstrip("+").startswith("site.")]
+    config = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(own))
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    # What YAML takes for a number is text to the shell and to the scheduler; 1:00:00 is 3600 to it.
+    for key in ("account", "partition", "qos", "constraint", "time"):
+        given = [word.partition("=")[2] for word in own if word.partition("=")[0] == key]
+        if given:
+            values[key] = given[-1]
+    values["environment"] = {k: str(v) for k, v in (values.get("environment") or {}).items()}
+    return build(SiteConfig, values, "site"), [w for w in words if not w.lstrip("+").startswith("site.")]
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
@@ -131,6 +157,8 @@ def _first_line(error: BaseException) -> str:
 def explain(error: BaseException) -> str:
     """One sentence for what Hydra says in several."""
     text = str(error).strip()
+    if "hydra/launcher" in text and "submitit" in text:
+        return "launch=slurm needs an extra: pip install 'surrogate[slurm]'"
     if missing := re.search(r"Could not find '([^']+)'", text) or re.search(
         r"In '[^']*': Could not (?:load|find) '([^']+)'", text
     ):
@@ -165,16 +193,25 @@ def run_door(
 
     @hydra.main(config_path=str(conf_directory()), config_name="config", version_base="1.3")
     def job(config: DictConfig) -> None:
+        remote = in_array()
+        if remote:
+            _log_to_stderr()
         try:
             codes.append(main(to_experiment(config), given))
-        except UserError as error:  # Hydra would print every override before it
-            errors.append(error)
+        except UserError as error:
+            if remote:
+                raise  # back to the process that waits for the sweep
+            errors.append(error)  # Hydra would print every override before it
+        if remote and codes[-1] in (EXIT_STOPPED, EXIT_STOPPED_SLURM):
+            requeue()
 
     def call() -> None:
         job()
         if errors:
             raise errors[0]
 
+    if "launch=slurm" in words and not {"-m", "--multirun"} & set(words):
+        _fail("launch=slurm submits a sweep: add -m; for one run, surrogate.launch prints a script", show)
     sys.argv = [sys.argv[0], *free_overrides(words)]
     _guarded(call, show)
     sys.exit(max(codes, default=0))
@@ -226,13 +263,17 @@ def _prepare(argv: Sequence[str], options: Sequence[str], usage: str) -> tuple[l
             "\nEvery key of a group can be set as group.key=value; --hydra-help tells more, traceback=true shows tracebacks."
         )
         sys.exit(0)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("absl", "orbax", "jax", "asyncio", "fsspec", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    _log_to_stderr()
     given = {a.partition("=")[0]: a.partition("=")[2] for a in argv if a.partition("=")[0] in options}
     show = any(a.lstrip("+") == "traceback=true" for a in argv)
     words = [a for a in argv if a.partition("=")[0] not in options and a.lstrip("+").partition("=")[0] != "traceback"]
     return words, given, show
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("absl", "orbax", "jax", "asyncio", "fsspec", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def _guarded(call: Callable[[], Any], show: bool) -> Any:

@@ -182,6 +182,9 @@ class TrainConfig:
         nonfinite: what a step with a non-finite loss or gradient does: ``skip`` leaves the state as it
             was and counts it, ``stop`` ends the run; ``max_nonfinite`` consecutive skips end it too.
         seed: of initial weights, sample order and dropout.
+        reader_timeout: seconds to wait for a batch, as of a file system that stalls, before the run ends.
+        replay_every: every so many steps an update is computed twice and compared bit by bit, which finds a device that
+            corrupts silently; 0: never.
     """
 
     steps: int = 2000
@@ -201,10 +204,14 @@ class TrainConfig:
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     prefetch: int = 2
+    reader_timeout: float = 300.0
+    replay_every: int = 0
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "batch_size", "accumulate", "ensemble", "max_nonfinite", "log_every", "valid_every",
-                  "valid_samples", "checkpoint_every", "keep_checkpoints", "prefetch")  # fmt: skip
+                  "valid_samples", "checkpoint_every", "keep_checkpoints", "prefetch", "reader_timeout")  # fmt: skip
+        if self.replay_every < 0:
+            raise ValueError(f"replay_every={self.replay_every} must not be negative")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema={self.ema} must lie in [0, 1)")
         if self.batch_size % self.accumulate:

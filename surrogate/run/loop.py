@@ -27,6 +27,7 @@ from surrogate.optim import learning_rate, make_optimizer
 from surrogate.parallel import launch
 from surrogate.parallel.agree import all_do, any_process, first_does, gather_text, is_first
 from surrogate.parallel.mesh import make_cpu_devices
+from surrogate.parallel.peers import ending_together
 from surrogate.parallel.placement import Placement
 from surrogate.run.batches import Batches, place
 from surrogate.run.checkpoint import Checkpoints
@@ -41,6 +42,7 @@ from surrogate.run.provenance import (
     truncate_jsonl,
     write_json_atomic,
 )
+from surrogate.run.replay import Replay
 from surrogate.run.results import publish, write_summary
 from surrogate.run.signals import StopRequest, stopped_exit_code
 from surrogate.run.step import (
@@ -96,7 +98,7 @@ def run_training(experiment: Experiment, *, quiet: bool = False, notebook: bool 
     placement = Placement.of(experiment.mesh)
     directory = Path(first_does(lambda: str(run_directory(experiment))))
     # A notebook's process must outlive a stopped run.
-    with ExitStack() as held, StopRequest(force=not notebook) as stop:
+    with ExitStack() as held, StopRequest(force=not notebook) as stop, ending_together():
         first_does(lambda: _take(directory, experiment, held))
         use_compilation_cache(experiment)
         domain = place(find_domain(experiment.domain)(experiment), placement)
@@ -290,7 +292,8 @@ class _Run:
             validate = self._validator()
 
         # Placed on the devices in the reader's thread, so that the loop finds it there.
-        reader = Prefetcher(self.batches.train, start, config.steps, config.prefetch)
+        reader = Prefetcher(self.batches.train, start, config.steps, config.prefetch, config.reader_timeout)
+        replay = Replay(self.placement.whole)
         bar = Progress(config.steps, start, samples_per_step=config.batch_size, enabled=not self.quiet and is_first())
         if self.placement.mesh is None:
             state = jax.device_put(state)  # no implicit transfer is left for the loop
@@ -309,7 +312,11 @@ class _Run:
                         now = time.perf_counter()
                         self.goodput.add("compiling", now - mark)
                         mark, waited, counted = now, reader.waited, 0
-                    state, scalars = program(state, self.constants, batch, *flags[self.stop.requested])
+                    inputs = (self.constants, batch, *flags[self.stop.requested])
+                    if config.replay_every and (step + 1) % config.replay_every == 0:
+                        state, scalars = replay(program, state, *inputs, step=step + 1)
+                    else:
+                        state, scalars = program(state, *inputs)
                     # At most two steps in flight: the device never starves, and memory stays bounded.
                     in_flight.append(scalars)
                     if len(in_flight) > 2:

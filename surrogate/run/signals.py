@@ -23,12 +23,17 @@ EXIT_INTERRUPTED = 130
 
 
 def stopped_exit_code() -> int:
-    """The code for "stopped and saved": 99 inside a Slurm job, 75 elsewhere."""
+    """The code for "stopped and saved": 99 inside a Slurm job, 75 elsewhere.
+
+    Slurm gives ``SLURM_JOB_ID`` to batch and interactive jobs alike; in the latter nobody looks at the code. A site whose
+    slurm.conf lacks ``RequeueExit=99`` does nothing by itself: the scripts of :mod:`surrogate.parallel.script` ask for the
+    job to be requeued when they see either code.
+    """
     return EXIT_STOPPED_SLURM if "SLURM_JOB_ID" in os.environ else EXIT_STOPPED
 
 
 class StopRequest:
-    """Context manager; ``requested`` becomes true at the first SIGTERM, SIGINT or SIGUSR1.
+    """Context manager; ``requested`` becomes true at the first SIGTERM, SIGINT, SIGUSR1 or SIGUSR2.
 
     A watching thread is told of the signal by the C-level handler, through a pipe, so that the
     clock starts even while the main thread sits in a long compilation, where no Python handler runs.
@@ -50,7 +55,7 @@ class StopRequest:
         margin: float = 2.0,
         *,
         force: bool = True,
-        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1),
+        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2),
     ) -> None:
         if not 0 <= margin < limit:
             raise ValueError(f"margin {margin} s is not within the limit of {limit} s")
