@@ -25,13 +25,14 @@ from surrogate.config import (
     LaunchConfig,
     MeshConfig,
     OptimConfig,
+    PlanConfig,
     RunConfig,
     TrainConfig,
     build,
 )
 from surrogate.core.types import UserError
 
-_SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run", "mesh", "launch")
+_SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run", "mesh", "launch", "plan")
 _GROUPS = ("data", "model", "optim", "train", "mesh", "experiment")
 
 
@@ -90,6 +91,7 @@ def to_experiment(config: DictConfig) -> Experiment:
         run=build(RunConfig, values.get("run"), "run"),
         mesh=build(MeshConfig, values.get("mesh"), "mesh"),
         launch=build(LaunchConfig, values.get("launch"), "launch"),
+        plan=build(PlanConfig, values.get("plan"), "plan"),
         resolved=values,
     )
 

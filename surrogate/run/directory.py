@@ -75,7 +75,7 @@ def write_config(path: Path, experiment: Experiment) -> None:
 
 def _learnt(config: dict[str, Any]) -> dict[str, Any]:
     """What decides the trained weights: how a run is shown or scored, and on what it runs, may change."""
-    return {k: v for k, v in config.items() if k not in ("run", "evaluate", "mesh", "launch")}
+    return {k: v for k, v in config.items() if k not in ("run", "evaluate", "mesh", "launch", "plan")}
 
 
 def _differences(a: Any, b: Any, where: str = "") -> list[str]:
