@@ -155,11 +155,14 @@ def _named_groups(mesh: str, order: str, axes: str) -> np.ndarray:
 
 
 def _device_order(text: str, count: int) -> np.ndarray:
-    if match := re.match(r"\[[\d,]+\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+    """Devices in the order of a mesh: listed, ``[8]``, or ``[2,4]T(1,0)``: counted over these sizes, then transposed."""
+    if match := re.fullmatch(r"(?:\[[\d,]+\]<=)?\[([\d,]+)\](?:T\(([\d,]+)\))?", text.strip()):
         order = np.arange(count).reshape(tuple(map(int, match[1].split(","))))
         return order.transpose(tuple(map(int, match[2].split(",")))).ravel() if match[2] else order.ravel()
     listed = [int(n) for n in re.findall(r"\d+", text)]
-    return np.array(listed) if len(listed) == count else np.arange(count)
+    if text and len(listed) != count:
+        raise ValueError(f"the order of {count} devices is not understood: {text[:200]}")
+    return np.array(listed) if listed else np.arange(count)
 
 
 def _group_text(instruction: Instruction) -> str:
