@@ -49,7 +49,8 @@ class DeclaredSource:
     """A source whose values nobody has."""
 
     def __init__(self, spec: Spec, timeline: Timeline, stride: int) -> None:
-        self.spec, self.timelines, self.stride = spec, (timeline,), stride
+        self.spec, self.stride = spec, stride
+        self.timelines: tuple[Timeline, ...] = (timeline,)
         self.static = np.zeros((*spec.grid.shape, len(spec.role("static"))), np.float32)
 
     def read(self, trajectory: int, indices: np.ndarray, window: Window = WHOLE) -> dict[str, np.ndarray]:
