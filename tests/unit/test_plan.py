@@ -56,11 +56,13 @@ def test_a_declared_grid_has_the_shapes_and_no_values() -> None:
         source.read(0, np.arange(2))
     with pytest.raises(UserError, match=r"data=declared describes data .* surrogate\.plan"):
         find_domain("fields")(experiment).open()
-    with pytest.raises(UserError, match="data.declared is empty"):
+    with pytest.raises(UserError, match=r"data\.declared is empty"):
         open_headers(replace(experiment.data, declared={}))
 
 
-def test_the_simulated_climate_is_planned_without_simulating_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulated_climate_is_planned_without_simulating_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SURROGATE_CACHE", str(tmp_path))
     domain = Fields(load_experiment("climate"))
     domain.open_shapes()
