@@ -25,6 +25,7 @@ from surrogate.config import (
     LaunchConfig,
     MeshConfig,
     OptimConfig,
+    PlanConfig,
     RunConfig,
     TrainConfig,
     build,
@@ -34,7 +35,7 @@ from surrogate.parallel.array import in_array, requeue
 from surrogate.parallel.site import SiteConfig
 from surrogate.run.signals import EXIT_STOPPED, EXIT_STOPPED_SLURM
 
-_SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run", "mesh", "launch")
+_SECTIONS = ("name", "domain", "data", "model", "optim", "train", "evaluate", "run", "mesh", "launch", "plan")
 _GROUPS = ("data", "model", "optim", "train", "mesh", "launch", "experiment")
 
 
@@ -93,6 +94,7 @@ def to_experiment(config: DictConfig) -> Experiment:
         run=build(RunConfig, values.get("run"), "run"),
         mesh=build(MeshConfig, values.get("mesh"), "mesh"),
         launch=build(LaunchConfig, values.get("launch"), "launch"),
+        plan=build(PlanConfig, values.get("plan"), "plan"),
         resolved=values,
     )
 

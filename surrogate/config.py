@@ -327,6 +327,62 @@ class LaunchConfig:
 
 
 @dataclass(frozen=True)
+class PlanConfig:
+    """What ``surrogate.plan`` plans for, and what it assumes; the assumptions are printed with every plan.
+
+    Attributes:
+        target: ``tpu:v5p:16x20x28`` (chips along the torus), ``gpu:h100:140x8`` (nodes × GPUs) or ``cpu:512``.
+        sweep: search meshes, ``sweep_batches``, ``sweep_remat`` and ``sweep_dtypes`` for the fastest that fits, compiling
+            the ``sweep_limit`` candidates that look best.
+        scale: numbers of devices to draw memory, step time and communication over, at the work per device of the target.
+        calibrate: run the step on 1 and 2 devices of this machine's CPU and print predicted beside measured.
+        keep_text: keep the compiled programs' text beside the plan, for those who want to read it.
+        out: directory of plan.json, plan.txt and pictures; empty: ``<run.root>/<experiment>/plan-<target>``.
+        efficiency: share of peak that matrix products reach.
+        overlap: share of communication that hides behind computation as far as there is any.
+        price: of a device, $ an hour; watts: of a device with its share of the host; memory_gb: of a device, 10⁹ bytes.
+            Empty: the table of chips.
+        pue: power of the whole facility over that of the machine.
+        failures: interruptions of the run per device and hour.
+        restart: seconds from an interruption to the first step again, without reading the checkpoint.
+        storage: bytes/s that a host writes of a checkpoint, in 10⁹; ``storage_total`` that the file system takes.
+        host_copy: bytes/s from devices to their host, in 10⁹, during which the loop waits.
+    """
+
+    target: str = ""
+    keep_text: bool = False
+    sweep: bool = False
+    scale: tuple[int, ...] = ()
+    calibrate: bool = False
+    out: str = ""
+    efficiency: float = 0.6
+    overlap: float = 0.5
+    price: float | None = None
+    watts: float | None = None
+    memory_gb: float | None = None
+    pue: float = 1.1
+    failures: float = 2e-5
+    restart: float = 600.0
+    storage: float = 2.0
+    storage_total: float = 500.0
+    host_copy: float = 10.0
+    sweep_batches: tuple[int, ...] = ()
+    sweep_remat: tuple[bool, ...] = (False, True)
+    sweep_dtypes: tuple[str, ...] = ("bfloat16",)
+    sweep_limit: int = 8
+
+    def __post_init__(self) -> None:
+        _positive(self, "efficiency", "pue", "failures", "storage", "storage_total", "host_copy", "sweep_limit")
+        if self.efficiency > 1 or not 0 <= self.overlap <= 1:
+            raise ValueError("efficiency must lie in (0, 1] and overlap in [0, 1]")
+        for name in ("restart", "price", "watts"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if any(n < 1 for n in self.scale):
+            raise ValueError(f"scale={list(self.scale)} must be numbers of devices")
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One validated experiment. ``data`` and ``model`` hold the domain's and the model's own settings."""
 
@@ -341,4 +397,5 @@ class Experiment:
     run: RunConfig
     mesh: MeshConfig = MeshConfig()
     launch: LaunchConfig = LaunchConfig()
+    plan: PlanConfig = PlanConfig()
     resolved: dict[str, Any] = field(default_factory=dict, compare=False)

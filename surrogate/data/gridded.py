@@ -36,11 +36,12 @@ _DYNAMIC: tuple[Role, ...] = ("prognostic", "diagnostic", "forcing")
 _TIMES = 16
 
 
-def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Source, tuple[str, ...]]:
+def open_source(config: FieldsDataConfig, *, lazily: bool = False, headers: bool = False) -> tuple[Source, tuple[str, ...]]:
     """Open everything that ``config`` names.
 
     Args:
         lazily: read in blocks when asked (to prepare a store) what is larger than ``memory_gb``.
+        headers: read no field and hash no file now, whatever the size: static fields alone, and what ``derived`` asks for.
 
     Returns:
         The source, and per trajectory ``all`` or the one split that it is reserved for.
@@ -48,6 +49,11 @@ def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Sour
     Raises:
         UserError: for files, variables, levels, units, grids and steps that are missing or do not fit.
     """
+    if config.source == "declared":
+        raise UserError(
+            "data=declared describes data that are not at hand, for surrogate.plan; to train give files: "
+            "data.source=netcdf data.paths=[FILE.nc], or data.source=store data.paths=[STORE.zarr]"
+        )
     if config.source == "store":
         from surrogate.data.prepared import open_prepared
 
@@ -70,7 +76,7 @@ def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Sour
     for data in trajectories[1:]:
         _check_same_units(trajectories[0], data)
     too_large = _too_large(config, variables, trajectories)
-    if too_large and not lazily:
+    if too_large and not (lazily or headers):
         raise UserError(too_large)
     derived: list[Variable] = []
     series: list[np.ndarray] = []
@@ -81,6 +87,8 @@ def open_source(config: FieldsDataConfig, *, lazily: bool = False) -> tuple[Sour
         (*variables["prognostic"], *variables["diagnostic"], *variables["forcing"], *derived, *static_variables),
         trajectories[0].grid, step, trajectories[0].calendar, config.history if variables["prognostic"] else 1,
     )  # fmt: skip
+    if headers:
+        return LazySource(spec, trajectories, series, static, stride, [], allow_missing=config.allow_missing), roles
     with ThreadPoolExecutor(1) as beside:
         # The hashes of the files are computed while the numbers are read.
         described = beside.submit(lambda: [f for data in trajectories for f in provenance(data)])

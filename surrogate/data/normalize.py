@@ -16,7 +16,7 @@ from surrogate.core.spec import Role, Spec, Variable
 from surrogate.core.types import UserError
 from surrogate.data.source import Source
 from surrogate.data.splits import Splits
-from surrogate.data.step_base import StepBase, fit_step_base
+from surrogate.data.step_base import StepBase, fit_step_base, most_patterns
 
 BLOCK = 64  # times read at once: bounds the memory of a pass over a large store
 _CACHED = 2**17  # float64 values worked on at once, a megabyte: every pass after the first finds them in the cache
@@ -183,6 +183,28 @@ def fit_normalizer(
 
     mask = present[..., : len(spec.role("prognostic"))]
     return replace(normalizer, base=fit_step_base(source, splits, states, mask, base, rollout))
+
+
+def blank_normalizer(spec: Spec, *, rollout: int, base: str) -> tuple[Normalizer, list[str]]:
+    """A normalisation of the right shapes that was fitted to nothing, and what was assumed of them."""
+    height, width = spec.grid.shape
+    roles: tuple[Role, ...] = ("prognostic", "diagnostic", "forcing", "static")
+    center = {r: np.zeros(len(spec.role(r)), np.float32) for r in roles}
+    scale = {r: np.ones(len(spec.role(r)), np.float32) for r in roles}
+    target = np.ones((rollout, len(spec.outputs)), np.float32)
+    mask = np.broadcast_to(True, (height, width, len(spec.outputs)))
+    normalizer = Normalizer(spec, center, scale, target, mask)
+    assumed = ["every point has a value: a land mask would be one more input"]
+    count = len(spec.role("prognostic"))
+    if base == "persistence" or not count:
+        return normalizer, assumed
+    patterns = most_patterns() if base == "linear_inverse_model" else 0
+    if patterns:
+        assumed.append(f"the linear inverse model of data.base has {patterns} patterns, the most that are tried")
+    memory = np.broadcast_to(np.float32(1), (height, width, count))
+    many = np.broadcast_to(np.float32(0), (patterns, height, width, count))
+    step = StepBase(memory, many, many, np.zeros((patterns, patterns), np.float32))
+    return replace(normalizer, base=step), assumed
 
 
 def _blocks(times: np.ndarray) -> list[np.ndarray]:

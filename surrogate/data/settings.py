@@ -54,7 +54,7 @@ class FieldsDataConfig:
 
     Attributes:
         source: ``netcdf`` (any NetCDF, Zarr or GRIB), ``simulate`` (Held–Suarez), ``store`` (what
-            ``surrogate.prepare`` wrote) or ``arrays`` (``.npz`` tables of maps).
+            ``surrogate.prepare`` wrote), ``arrays`` (``.npz`` tables of maps) or ``declared``: none, for a plan.
         paths: one trajectory an entry: a file, a glob, a directory or a Zarr store. Relative entries
             are below ``root``.
         train_paths, valid_paths, test_paths: trajectories that belong to one split alone; ``split``
@@ -77,10 +77,12 @@ class FieldsDataConfig:
             both orientations, where domain, sampling and law of scalar fields allow it.
         region: ``{latitude: [south, north], longitude: [west, east]}``, degrees.
         leads: what is scored.
+        declared: grid and times of data that are not at hand, so that ``surrogate.plan`` has shapes; see
+            ``surrogate.data.declared``.
         memory_gb: data larger than this are not loaded; ``surrogate.prepare`` makes a store of them.
     """
 
-    source: Literal["netcdf", "simulate", "store", "arrays"] = "netcdf"
+    source: Literal["netcdf", "simulate", "store", "arrays", "declared"] = "netcdf"
     root: str = ""
     fetch: str = ""
     paths: tuple[str, ...] = ()
@@ -107,6 +109,7 @@ class FieldsDataConfig:
     memory_gb: float = 8.0
     storage_options: dict[str, Any] = field(default_factory=dict)
     simulate: dict[str, Any] = field(default_factory=dict)
+    declared: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.history < 1:

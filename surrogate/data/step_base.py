@@ -73,6 +73,11 @@ class StepBase:
         return moved + self.memory * (state - slow)
 
 
+def most_patterns() -> int:
+    """The largest number of patterns that :func:`fit_step_base` tries."""
+    return max(_COMPONENTS)
+
+
 def fit_step_base(
     source: Source, splits: Splits, states: States, mask: np.ndarray, kind: str, horizon: int
 ) -> StepBase:

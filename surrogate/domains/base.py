@@ -63,6 +63,27 @@ class Domain(ABC):
             UserError: for anything a person can mend; nothing has been compiled by then.
         """
 
+    def open_shapes(self) -> list[str]:
+        """Open what fixes the shapes of all that is compiled, for a plan; reading no more than that.
+
+        Returns:
+            What had to be assumed, a sentence each.
+        """
+        self.open()
+        return []
+
+    def batch_shapes(self, stage: Hashable, size: int) -> PyTree:
+        """Shapes of a training batch of ``size`` samples, after :meth:`open` or :meth:`open_shapes`."""
+        count = size if self.packs else 1
+        indices = np.arange(count) % self.num_samples("train", stage)
+        length = None if self.packs else size
+
+        def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+            whole = leaf.shape if length is None else (length, *leaf.shape[1:])
+            return jax.ShapeDtypeStruct(whole, jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+        return jax.tree.map(shape, self.batch("train", indices, stage))
+
     @abstractmethod
     def build_model(self, rngs: nnx.Rngs) -> nnx.Module:
         """The network, with float32 parameters."""

@@ -17,8 +17,9 @@ from surrogate.core.durations import Duration
 from surrogate.core.spec import Spec
 from surrogate.core.types import PyTree, UserError
 from surrogate.data.augment import check_square, random_transpose
+from surrogate.data.declared import open_headers
 from surrogate.data.gridded import open_source
-from surrogate.data.normalize import Normalizer, describe, fit_normalizer
+from surrogate.data.normalize import Normalizer, blank_normalizer, describe, fit_normalizer
 from surrogate.data.settings import FieldsDataConfig
 from surrogate.data.source import WHOLE, Source, Window
 from surrogate.data.splits import Splits, make_splits
@@ -56,6 +57,33 @@ class Fields(Domain):
         return open_source(data, lazily=lazily)
 
     def open(self) -> None:
+        self._check_settings()
+        self.source, roles = self.open_data(self.data)
+        longest = self._divide(roles)
+        self.normalizer = fit_normalizer(
+            self.source, self.splits, anomaly=self.data.anomaly, rollout=longest, base=self.data.base
+        )
+        self._finish()
+
+    def open_shapes(self) -> list[str]:
+        """As :meth:`open` from the files' headers or the settings, with a normalisation of 1 and all points present."""
+        self._check_settings()
+        own = type(self).open_data.__func__ is not Fields.open_data.__func__  # type: ignore[attr-defined]
+        self.source, roles = self.open_data(self.data, lazily=True) if own else open_headers(self.data)
+        longest = self._divide(roles)
+        self.normalizer, assumed = blank_normalizer(self.spec, rollout=longest, base=self.data.base)
+        self._finish()
+        return assumed
+
+    def batch_shapes(self, stage: Hashable, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        height, width = self.spec.grid.shape
+        steps = max(int(stage), 1)  # type: ignore[call-overload]
+        channels = {"forcing": self.frame.num_forcing, "target": len(self.spec.outputs)}
+        state = (size, height, width, self.spec.history * self.frame.num_prognostic)
+        shapes = {name: (size, steps, height, width, count) for name, count in channels.items()}
+        return {n: jax.ShapeDtypeStruct(s, jnp.float32) for n, s in ({"state": state} | shapes).items()}
+
+    def _check_settings(self) -> None:
         name = self.experiment.model_name
         if (takes := getattr(find_model(name), "takes", "fields")) != "fields":
             raise UserError(
@@ -69,7 +97,9 @@ class Fields(Domain):
             raise UserError(
                 "train.curriculum sets weights of variables, which fields take from train.loss.variables alone"
             )
-        self.source, roles = self.open_data(self.data)
+
+    def _divide(self, roles: tuple[str, ...]) -> int:
+        """Splits and leads of the source; returns the longest rollout of training."""
         self.splits = make_splits(self.source.timelines, roles, self.data.split)
         self.leads = self._leads()
         self.max_lead = max(self.leads.values())
@@ -77,11 +107,10 @@ class Fields(Domain):
         for split in ("train", "valid", "test"):
             if any(member.any() for member in self.splits.members[split]):
                 self._require_samples(split, longest if split == "train" else self.max_lead)
-        self.normalizer = fit_normalizer(
-            self.source, self.splits, anomaly=self.data.anomaly, rollout=longest, base=self.data.base
-        )
-        symmetry = self.data.augment
-        self.frame = FieldFrame(self.spec, self.normalizer, self.source.static, self._features(), symmetry)
+        return longest
+
+    def _finish(self) -> None:
+        self.frame = FieldFrame(self.spec, self.normalizer, self.source.static, self._features(), self.data.augment)
         self._check_weights()
         if self.data.augment == "transpose":
             check_square(self.spec.grid)
@@ -317,7 +346,9 @@ class Fields(Domain):
         normalizer, config = self.normalizer, self.experiment.train.loss
         return self.frame.constants() | {
             "symmetry": {},  # in training one orientation is drawn at random
-            "weights": jnp.asarray(self.weights(), jnp.float32),
+            # As weights(), which for a large grid is not worth a copy in float64.
+            "weights": jnp.asarray(self.spec.grid.area_weights(), jnp.float32)[..., None]
+            * jnp.asarray(normalizer.mask),
             "channels": jnp.asarray(level_weights(self.spec, config.variables, config.levels), jnp.float32),
             "target_scale": jnp.asarray(normalizer.target_scale),
             "center": jnp.asarray(np.concatenate([normalizer.center[r] for r in ("prognostic", "diagnostic")])),

@@ -141,6 +141,18 @@ class Placement:
 
         return jax.tree.map(build, tree, jax.tree.map(lambda _: (), tree) if dims is None else dims)
 
+    def shapes(self, tree: PyTree, dims: PyTree) -> PyTree:
+        """The shapes of :meth:`put`, for programs that are compiled without arrays."""
+
+        def build(leaf: Any, names: Dims) -> jax.ShapeDtypeStruct:
+            if self.mesh is None:
+                return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            if leaf.shape and "batch" in names:
+                names = batch_dims(names, leaf.shape[names.index("batch")], self.sizes)
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.sharding(names, leaf.shape, "the data"))
+
+        return jax.tree.map(build, tree, dims)
+
     def whole_batches(self, size: int) -> int:
         """``size`` or, where the mesh does not divide that, the next larger size that it divides."""
         return -(-size // self.batch_shards) * self.batch_shards

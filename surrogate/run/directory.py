@@ -75,7 +75,7 @@ def write_config(path: Path, experiment: Experiment) -> None:
 
 def _learnt(config: dict[str, Any]) -> dict[str, Any]:
     """What decides the trained weights: how a run is shown or scored, and on what it runs, may change."""
-    learnt = {k: v for k, v in config.items() if k not in ("run", "evaluate", "mesh", "launch")}
+    learnt = {k: v for k, v in config.items() if k not in ("run", "evaluate", "mesh", "launch", "plan")}
     if isinstance(learnt.get("train"), dict):
         learnt["train"] = {k: v for k, v in learnt["train"].items() if k not in ("reader_timeout", "replay_every")}
     return learnt

@@ -34,6 +34,7 @@ from surrogate.run.checkpoint import Checkpoints
 from surrogate.run.directory import point_latest, run_directory, write_config
 from surrogate.run.goodput import Goodput
 from surrogate.run.lock import RunLock
+from surrogate.run.program import StateBuilder, lower_step
 from surrogate.run.progress import Progress
 from surrogate.run.provenance import (
     append_history,
@@ -47,10 +48,8 @@ from surrogate.run.results import publish, write_summary
 from surrogate.run.signals import StopRequest, stopped_exit_code
 from surrogate.run.step import (
     evaluated_params,
-    initial_state,
     make_train_step,
     mean_of_members,
-    parameter_names,
 )
 
 log = logging.getLogger(__name__)
@@ -181,28 +180,16 @@ class _Run:
 
     def _create(self) -> dict[str, Any]:
         """The state before the first update; sets ``graphdef`` and ``shardings``."""
-        names: dict[str, Any] = {}
-
-        def build() -> dict[str, Any]:
-            # The graph is the same for traced values as for real ones, and leaves through the side door.
-            self.graphdef, variables = nnx.split(self.domain.build_model(nnx.Rngs(self.config.seed)))
-            names.update(parameter_names(variables))
-            params = nnx.to_pure_dict(variables)
-            if self.config.ensemble > 1:
-                key = jax.random.key(self.config.seed)
-                others = [self.domain.build_model(nnx.Rngs(jax.random.fold_in(key, n)))
-                          for n in range(1, self.config.ensemble)]  # fmt: skip
-                pure = [nnx.to_pure_dict(nnx.split(model)[1]) for model in others]
-                params = jax.tree.map(lambda *members: jnp.stack(members), params, *pure)
-            return initial_state(params, self.optimizer, self.config)
-
+        build = StateBuilder(self.domain, self.optimizer, self.config)
         self.shardings = None
         options: dict[str, Any] = {}
         if self.placement.mesh is not None:
-            self.shardings = self.placement.state_shardings(jax.eval_shape(build), names)
+            self.shardings = build.shardings(self.placement, jax.eval_shape(build))
             options["out_shardings"] = self.shardings
         # One program that runs once: random generators are slow to optimise, an array at a time most of all.
-        return jax.jit(build, **options).lower().compile(compiler_options={"xla_backend_optimization_level": "0"})()
+        program = jax.jit(build, **options).lower().compile(compiler_options={"xla_backend_optimization_level": "0"})
+        self.graphdef = build.graphdef
+        return program()
 
     def _restore(self, checkpoints: Checkpoints, state: dict[str, Any]) -> tuple[dict[str, Any], int]:
         provenance = self.directory / "provenance.json"
@@ -250,14 +237,9 @@ class _Run:
             stage = self.domain.stage(at)
             step = make_train_step(self.domain, self.graphdef, self.optimizer, self.config, stage)
             arguments: tuple[Any, ...] = (shapes, self.constants, self.batches.train(at))
-            options: dict[str, Any] = {}
-            if self.placement.mesh is not None:
-                options["out_shardings"] = self.shardings, self.placement.whole
             if jax.process_count() > 1:
                 step, arguments = _with_stop(step), (*arguments, self.placement.flags(False))
-            with self.placement.active():
-                lowered = jax.jit(step, donate_argnums=0, **options).lower(*arguments)
-            return lowered.compile()
+            return lower_step(step, self.placement, self.shardings, arguments).compile()
 
         # Of several processes all compile all before the first step: none may meet the others' collectives late.
         beside = ThreadPoolExecutor(1, thread_name_prefix="compile") if jax.process_count() == 1 else None

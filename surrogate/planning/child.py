@@ -1,0 +1,62 @@
+"""A process of its own for each compilation: the parent's side starts it, ``python -m`` of this file is it.
+
+A compiler for absent hardware may end its process; the settings of devices can only be made before JAX starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+import json
+import os
+from pathlib import Path
+import pickle
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from surrogate.config import Experiment
+from surrogate.core.types import UserError
+from surrogate.planning.devices import environment
+from surrogate.planning.target import Target
+
+
+def run_in_child(task: str, experiment: Experiment, target: Target, **options: Any) -> dict[str, Any]:
+    """``task(experiment, target, **options)`` in a new process with the target's devices; ``task`` is ``module:function``.
+
+    Raises:
+        UserError: what the function raised, or that the process ended without an answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="surrogate-plan-") as folder:
+        request, answer = Path(folder) / "request", Path(folder) / "answer.json"
+        # Read by nobody else: the folder is this user's alone.
+        request.write_bytes(pickle.dumps((task, replace(experiment, resolved={}), target, options)))
+        variables = {**os.environ, **environment(target), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        command = [sys.executable, "-m", "surrogate.planning.child", str(request), str(answer)]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        if not answer.is_file():
+            last = [line for line in done.stderr.strip().splitlines() if line.strip()][-3:]
+            raise UserError(
+                f"compiling for {target.text} ended with status {done.returncode} and no answer: {' | '.join(last)}"
+            )
+        found = json.loads(answer.read_text())
+    if "error" in found:
+        raise UserError(found["error"])
+    return found
+
+
+def main() -> None:
+    import importlib
+
+    request, answer = Path(sys.argv[1]), Path(sys.argv[2])
+    task, experiment, target, options = pickle.loads(request.read_bytes())
+    module, _, name = task.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)(experiment, target, **options)
+    except UserError as error:
+        found = {"error": str(error)}
+    answer.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
