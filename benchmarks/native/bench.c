@@ -2,7 +2,8 @@
  *
  *   time N        N calls one after another: their p50 and p99 in microseconds
  *   bare N        the same with nothing but the plugin's own functions (PJRT)
- *   threads T N   T threads, each with a context, N calls each: seconds for all; ends if two differ in a bit
+ *   threads T N   T threads, each with a context, N calls each: seconds for all, and CPU seconds; ends if
+ *                 two differ in a bit
  *   memory        peak resident memory in MiB
  *   allocations N allocations per call over N calls: by libsurrogate, by all
  *   write         one call, its outputs written to OUTPUTS
@@ -88,6 +89,13 @@ static double now(void) {
   return 1e6 * (double)t.tv_sec + 1e-3 * (double)t.tv_nsec;
 }
 
+/* Seconds of all threads. */
+static double cpu_time(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 /* Of this program, not of the one that started it. */
 static double peak_memory(void) {
   FILE *file = fopen("/proc/self/status", "r");
@@ -125,7 +133,8 @@ static void run_library(surrogate_context *context) {
 }
 
 /* The least that a caller of the plugin itself would do: execute on buffers it has, wait, read, release. */
-static void run_bare(const client *c, const sg_program *p, pj_buffer **arguments, pj_buffer **results) {
+static void run_bare(const client *c, const sg_program *p, const binding *kept) {
+  pj_buffer **arguments = kept->arguments, **results = kept->results;
   pj_execute_options options;
   INIT(options);
   pj_loaded_execute execute;
@@ -140,7 +149,7 @@ static void run_bare(const client *c, const sg_program *p, pj_buffer **arguments
   execute.num_arguments = (size_t)(p->function->num_parameters + p->function->num_inputs);
   execute.outputs = out;
   execute.complete = complete;
-  execute.device = c->device;
+  execute.device = c->devices[kept->device];
   if (((pj_call *)entry(c, PJ_LOADED_EXECUTE))(&execute)) stop_here("bare execute");
   pj_on_event on;
   INIT(on);
@@ -166,7 +175,7 @@ static void time_calls(surrogate_context *context, long calls, bool bare) {
   binding *kept = context->bindings[which];
   for (long i = 0; i < calls; i++) {
     double begin = now();
-    if (bare) run_bare(model->client, context->fixed, kept->arguments, kept->results);
+    if (bare) run_bare(model->client, context->fixed, kept);
     else run_library(context);
     times[i] = now() - begin;
   }
@@ -206,9 +215,9 @@ static void time_threads(surrogate_context *context, int threads, long calls) {
   pthread_barrier_init(&ready, NULL, (unsigned)threads + 1);
   for (int i = 0; i < threads; i++) pthread_create(&workers[i], NULL, work, outputs);
   pthread_barrier_wait(&ready);
-  double begin = now();
+  double begin = now(), computed = cpu_time();
   for (int i = 0; i < threads; i++) pthread_join(workers[i], NULL);
-  printf("%.6f\n", (now() - begin) * 1e-6);
+  printf("%.6f %.6f\n", (now() - begin) * 1e-6, cpu_time() - computed);
   pthread_barrier_destroy(&ready);
 }
 

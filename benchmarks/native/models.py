@@ -45,7 +45,7 @@ CASES = {
     "fno": Case("FNO, 20 fields, 32×64", "fno", settings={"width": 20, "layers": 2, "modes": [8, 8]}),
     "sfno": Case("SFNO, 20 fields, 32×64", "sfno", settings={"width": 20, "layers": 2}),
     "transformer": Case(
-        "Transformer, 20 fields, 32×64", "transformer", settings={"width": 64, "layers": 2, "heads": 4}
+        "Transformer, 20 fields, 32×64", "transformer", settings={"channels": 64, "layers": 2, "heads": 4}
     ),
     # The network that ``+experiment=materials`` trains; silicon at 5 Å has 28 neighbors.
     "potential": Case("Potential, energies and forces", "potential", capacities=((64, 28), (512, 28))),

@@ -35,7 +35,9 @@ BURST = 0.2  # seconds of one side's turn
 class Side:
     """A process that measures when it is told to."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], cpu: int | None = None) -> None:
+        if cpu is not None:
+            command = ["taskset", "-c", str(cpu), *command]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
         )
@@ -100,7 +102,7 @@ def measure(
     (entry,) = (f for f in manifest["functions"] if f["name"] == function.name)
     backends = sorted({p["backend"] for p in entry["programs"]}, reverse=True)
 
-    def native_side(backend: str, **extra: str) -> Side:
+    def native_side(backend: str, cpu: int | None = None, **extra: str) -> Side:
         command = [
             str(bench),
             str(bundle),
@@ -110,7 +112,7 @@ def measure(
             str(files) + ".in",
             f"{files}.{backend}",
         ]
-        return Side(command, {**where, "SURROGATE_CACHE": "off", **extra})
+        return Side(command, {**where, "SURROGATE_CACHE": "off", **extra}, cpu)
 
     words = [name, function.name, str(batch), str(work), f"{files}.in", f"{files}.jit"]
     jit = [sys.executable, str(HERE / "jit.py"), *words]
@@ -151,11 +153,15 @@ def measure(
         by_library, by_all = process.ask("allocations", 50)
         record |= {"allocations": float(by_library), "all_allocations": float(by_all)}
         number = max(3, calls[backend])
-        speedups = []
+        speedups, cores = [], []
+        alone = native_side(backend, min(os.sched_getaffinity(0)))
         for _ in range(rounds):
-            one, two = (float(process.ask("threads", t, number)[0]) for t in (1, 2))
+            one, two = (float(side.ask("threads", t, number)[0]) for t, side in ((1, alone), (2, process)))
             speedups.append(2 * one / two)
-        record["two_threads"] = statistics.median(speedups)
+            seconds, computed = map(float, process.ask("threads", 1, number))
+            cores.append(computed / seconds)
+        alone.end()
+        record |= {"two_threads": statistics.median(speedups), "cores": statistics.median(cores)}
         process.ask("write")
         got = np.fromfile(f"{files}.{backend}", np.float32)
         record["error"] = float(np.abs(got.astype(float) - expected).max() / np.abs(expected).max())

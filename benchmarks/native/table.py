@@ -27,11 +27,11 @@ def markdown(facts: dict[str, Any], results: list[dict[str, Any]], titles: dict[
     lines += [
         "",
         "Allocations in a call after the first, by the library and by all; peak memory; opening, which verifies, compiles "
-        "and checks; twice the calls in two threads over once in one; largest difference from `jax.jit` over the largest value.",
+        "and checks; CPUs that a call computes on; calls a second of two threads on two CPUs over those of one thread on one; largest difference from `jax.jit` over the largest value.",
         "",
         "| model | batch or size | backend | allocations, library | all | memory, MiB (jit) | open, ms | from the cache, ms "
-        "| two threads | error |",
-        "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| CPUs of a call | two threads | error |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in results:
         for side in ("pjrt", "onnx"):
@@ -41,6 +41,6 @@ def markdown(facts: dict[str, Any], results: list[dict[str, Any]], titles: dict[
             memory = f"{s['memory']:.0f} ({r['sides']['jit']['memory']:.0f})"
             lines.append(
                 f"| {titles[r['model']]} | {r['size']} | {side} | {s['allocations']:.0f} | {s['all_allocations']:.0f} "
-                f"| {memory} | {s['open']['cold']:.0f} | {cached} | {s['two_threads']:.2f} | {s['error']:.1e} |"
+                f"| {memory} | {s['open']['cold']:.0f} | {cached} | {s['cores']:.2f} | {s['two_threads']:.2f} | {s['error']:.1e} |"
             )
     return "\n".join(lines) + "\n"

@@ -15,6 +15,7 @@ import jax
 
 from surrogate.core.types import UserError
 from surrogate.exporting.function import Function
+from surrogate.exporting.onnx_products import register
 from surrogate.exporting.stablehlo import shapes
 
 # Read by every ONNX Runtime that the library accepts (1.22).
@@ -44,6 +45,7 @@ def convert(function: Function, batch: int, table: Sequence[Mapping[str, Any]]) 
         raise UserError(f"{function.name} for onnx: {absent[0]} is not installed (pip install 'surrogate[onnx]')")
     import jax2onnx
 
+    register()
     count = len(function.parameters)
 
     def call(*arrays: Any) -> Any:

@@ -15,7 +15,8 @@ from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
 import numpy as np
 
-_product_p = Primitive("constant_matrix_product")
+NAME = "constant_matrix_product"
+_product_p = Primitive(NAME)
 
 
 def multiply(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:

@@ -125,7 +125,7 @@ def test_refusals_name_what_is_wrong(copy: Path, library, plugin: Path, runtime:
     assert "no backend 'tensorrt': there are pjrt and onnx" in refused("--backend", "tensorrt")
     assert "is not ONNX Runtime" in refused("--backend", "onnx", "--plugin", plugin)
     assert "is no PJRT plugin" in refused("--backend", "pjrt", "--plugin", runtime)
-    assert "PJRT computes a call on one thread" in refused("--plugin", plugin, "--threads", "2")
+    assert "of PJRT's threads the variable PJRT_NPROC decides" in refused("--plugin", plugin, "--threads", "2")
     assert "threads is -1" in refused("--plugin", runtime, "--threads", "-1")
     assert "cannot be loaded" in refused("--backend", "onnx", "--plugin", "/nowhere/libonnxruntime.so.1.99.0")
     text = refused("--backend", "onnx")

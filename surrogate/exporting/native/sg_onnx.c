@@ -288,7 +288,8 @@ static void onnx_unbind(void *opened, const sg_program *p, void *kept) {
   free(b);
 }
 
-static int onnx_bind(void *opened, const sg_program *p, void **result) {
+static int onnx_bind(void *opened, const sg_program *p, int *lane, void **result) {
+  (void)lane; /* calls of several threads do not wait for one another */
   client *c = opened;
   size_t in = (size_t)p->function->num_inputs, out = (size_t)p->function->num_outputs;
   binding *b = calloc(1, sizeof *b + sizeof(void *) * (2 * in + out));

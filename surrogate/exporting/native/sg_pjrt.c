@@ -2,14 +2,21 @@
  *
  * One client of a plugin serves all Bundles of a process, since on an accelerator each client claims memory of its
  * own. A plugin is never unloaded: its threads and its runtime do not survive that.
+ *
+ * A CPU plugin computes the calls of one of its devices one after the other, whichever threads they come from. So its
+ * client has a device for each CPU that this process may use, and contexts are spread over them.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "pjrt_abi.h"
 #include "sg_internal.h"
+
+#define MOST_DEVICES 256
 
 typedef struct client {
   struct client *next;
@@ -18,7 +25,8 @@ typedef struct client {
   int users;
   const pj_table *api;
   pj_client *client;
-  pj_device *device;
+  pj_device *const *devices;
+  int num_devices, bindings[MOST_DEVICES]; /* on each device; under clients_lock */
   bool host_memory; /* the device reads the caller's arrays in place */
   char version[24];
   sg_traps traps;
@@ -109,6 +117,16 @@ static pj_named_value option(const char *name, int type) {
   return v;
 }
 
+/* CPUs that this process may use, or what PJRT_NPROC asks for, which is also the plugin's number of threads. */
+static int usable_cpus(void) {
+  const char *asked = getenv("PJRT_NPROC");
+  long count = asked ? strtol(asked, NULL, 10) : 0;
+  cpu_set_t set;
+  if (count <= 0 && !sched_getaffinity(0, sizeof set, &set)) count = CPU_COUNT(&set);
+  if (count <= 0) count = sysconf(_SC_NPROCESSORS_ONLN);
+  return count < 1 ? 1 : count > MOST_DEVICES ? MOST_DEVICES : (int)count;
+}
+
 static int start(client *c) {
   pj_plugin_initialize initialize;
   INIT(initialize);
@@ -116,13 +134,17 @@ static int start(client *c) {
   if (status) return status;
   pj_client_create create;
   INIT(create);
-  /* By default a CPU client shows several devices, and a GPU client takes most of the memory of every GPU. */
+  /* By default a GPU client takes most of the memory of every GPU. */
   pj_named_value options[2];
   const int64_t visible = c->device_index;
-  if (!strcmp(c->platform, "cpu")) {
+  const bool spread = !strcmp(c->platform, "cpu");
+  if (spread) {
     options[0] = option("cpu_device_count", PJ_VALUE_INT64);
-    options[0].value.integer = 1;
-    create.num_options = 1;
+    options[0].value.integer = usable_cpus();
+    /* A call computes on the thread that makes it: handing it to another one costs two wake-ups. */
+    options[1] = option("asynchronous", PJ_VALUE_BOOL);
+    options[1].value.flag = false;
+    create.num_options = 2;
   } else if (!strcmp(c->platform, "cuda") || !strcmp(c->platform, "rocm")) {
     options[0] = option("preallocate", PJ_VALUE_BOOL);
     options[0].value.flag = false;
@@ -132,6 +154,10 @@ static int start(client *c) {
   }
   create.options = options;
   status = call(c, PJ_CLIENT_CREATE, &create, SURROGATE_PLUGIN, "the plugin cannot start on this machine");
+  if (status && spread) { /* older plugins know the first option alone */
+    create.num_options = 1;
+    status = call(c, PJ_CLIENT_CREATE, &create, SURROGATE_PLUGIN, "the plugin cannot start on this machine");
+  }
   if (status) return status;
   c->client = create.client;
   pj_client_devices devices;
@@ -139,11 +165,11 @@ static int start(client *c) {
   devices.client = c->client;
   status = call(c, PJ_CLIENT_ADDRESSABLE_DEVICES, &devices, SURROGATE_PLUGIN, "the plugin's devices");
   if (status) return status;
-  size_t index = create.num_options == 2 ? 0 : (size_t)c->device_index;
-  if (index >= devices.num_devices)
-    return sg_fail(SURROGATE_PLUGIN, "%s has %zu devices, so there is no device %d", c->plugin, devices.num_devices,
-                   c->device_index);
-  c->device = devices.devices[index];
+  size_t index = !spread && create.num_options == 2 ? 0 : (size_t)c->device_index, found = spread ? 1 : devices.num_devices;
+  if (!devices.num_devices || index >= found)
+    return sg_fail(SURROGATE_PLUGIN, "%s has %zu devices, so there is no device %d", c->plugin, found, c->device_index);
+  c->devices = devices.devices + index;
+  c->num_devices = !spread ? 1 : devices.num_devices > MOST_DEVICES ? MOST_DEVICES : (int)devices.num_devices;
   pj_client_platform_name name;
   INIT(name);
   name.client = c->client;
@@ -173,7 +199,7 @@ static void stop(client *c) {
 static int pjrt_open(const char *plugin, const char *platform, const sg_settings *settings, void **result) {
   int status = SURROGATE_OK, device = settings->device;
   if (settings->threads > 1)
-    return sg_fail(SURROGATE_INVALID, "surrogate_options.threads is %d, but PJRT computes a call on one thread",
+    return sg_fail(SURROGATE_INVALID, "surrogate_options.threads is %d, but of PJRT's threads the variable PJRT_NPROC decides",
                    settings->threads);
   pthread_mutex_lock(&clients_lock);
   for (client *c = clients; c; c = c->next) {
@@ -223,8 +249,8 @@ static void pjrt_close(void *opened) {
 
 static const char *pjrt_version(void *opened) { return ((client *)opened)->version; }
 
-static int from_host(const client *c, const void *data, int dtype, const int64_t *shape, int rank, int semantics,
-                     pj_buffer **buffer, pj_event **done, const char *doing) {
+static int from_host(const client *c, int device, const void *data, int dtype, const int64_t *shape, int rank,
+                     int semantics, pj_buffer **buffer, pj_event **done, const char *doing) {
   pj_buffer_from_host from;
   INIT(from);
   from.client = c->client;
@@ -233,7 +259,7 @@ static int from_host(const client *c, const void *data, int dtype, const int64_t
   from.dims = shape;
   from.num_dims = (size_t)rank;
   from.semantics = semantics;
-  from.device = c->device;
+  from.device = c->devices[device];
   int status = call(c, PJ_BUFFER_FROM_HOST, &from, SURROGATE_EXECUTE, doing);
   *buffer = status ? NULL : from.buffer;
   *done = status ? NULL : from.done_with_data;
@@ -249,20 +275,44 @@ static void drop_event(const client *c, pj_event *event) {
   if (error) check(c, error, SURROGATE_EXECUTE, "an event cannot be released");
 }
 
+/* A parameter on the devices that a context was created for. */
+typedef struct held {
+  const sg_array *array;
+  pj_buffer *on[];
+} held;
+
 static int pjrt_upload(void *opened, const sg_array *array, void **buffer) {
-  client *c = opened;
-  pj_buffer *made = NULL;
-  pj_event *done = NULL;
-  int semantics = c->host_memory ? PJ_ZERO_COPY : PJ_UNTIL_TRANSFERRED;
-  int status = from_host(c, array->data, array->dtype, array->shape, array->rank, semantics, &made, &done, array->name);
-  /* Of an array used in place the event comes when the buffer is released, so it is not waited for. */
-  if (c->host_memory) drop_event(c, done);
-  else if (!status) status = await(c, done, SURROGATE_EXECUTE, array->name);
-  *buffer = made;
-  return status;
+  const client *c = opened;
+  held *h = calloc(1, sizeof *h + sizeof(pj_buffer *) * (size_t)c->num_devices);
+  if (!h) return sg_fail(SURROGATE_MEMORY, "there is no memory");
+  h->array = array;
+  *buffer = h;
+  return SURROGATE_OK;
 }
 
-static void pjrt_release(void *opened, void *buffer) { destroy_buffer(opened, buffer); }
+/* Under clients_lock. */
+static int on_device(const client *c, held *h, int device, pj_buffer **buffer) {
+  if (!h->on[device]) {
+    const sg_array *a = h->array;
+    pj_event *done = NULL;
+    int semantics = c->host_memory ? PJ_ZERO_COPY : PJ_UNTIL_TRANSFERRED;
+    int status = from_host(c, device, a->data, a->dtype, a->shape, a->rank, semantics, &h->on[device], &done, a->name);
+    /* Of an array used in place the event comes when the buffer is released, so it is not waited for. */
+    if (c->host_memory) drop_event(c, done);
+    else if (!status) status = await(c, done, SURROGATE_EXECUTE, a->name);
+    if (status) return status;
+  }
+  *buffer = h->on[device];
+  return SURROGATE_OK;
+}
+
+static void pjrt_release(void *opened, void *buffer) {
+  const client *c = opened;
+  held *h = buffer;
+  if (!h) return;
+  for (int i = 0; i < c->num_devices; i++) destroy_buffer(c, h->on[i]);
+  free(h);
+}
 
 /* CompileOptionsProto, by hand: executable_build_options (3) = {device_ordinal (1): -1, num_replicas (4): 1,
  * num_partitions (5): 1}, compile_portable_executable (4): true, and on a CPU env_option_overrides (7):
@@ -406,32 +456,49 @@ typedef struct binding {
   void **own;            /* of inputs: our aligned array */
   pj_event **sent, **fetched;
   pj_buffer **results;
+  int device;
 } binding;
 
 static void pjrt_unbind(void *opened, const sg_program *p, void *bound) {
+  client *c = opened;
   binding *b = bound;
   for (int i = 0; i < p->function->num_inputs; i++) {
-    destroy_buffer(opened, b->arguments[p->function->num_parameters + i]);
+    destroy_buffer(c, b->arguments[p->function->num_parameters + i]);
     free(b->own[i]);
   }
+  pthread_mutex_lock(&clients_lock);
+  c->bindings[b->device]--;
+  pthread_mutex_unlock(&clients_lock);
   free(b);
 }
 
-static int pjrt_bind(void *opened, const sg_program *p, void **result) {
-  (void)opened;
+static int pjrt_bind(void *opened, const sg_program *p, int *lane, void **result) {
+  client *c = opened;
   const sg_function *f = p->function;
-  size_t in = (size_t)f->num_inputs, out = (size_t)f->num_outputs, held = (size_t)f->num_parameters;
-  binding *b = calloc(1, sizeof *b + sizeof(void *) * (held + 4 * in + 2 * out));
+  size_t in = (size_t)f->num_inputs, out = (size_t)f->num_outputs, parameters = (size_t)f->num_parameters;
+  binding *b = calloc(1, sizeof *b + sizeof(void *) * (parameters + 4 * in + 2 * out));
   if (!b) return sg_fail(SURROGATE_MEMORY, "there is no memory");
   b->arguments = (pj_buffer **)(b + 1);
-  b->viewed = (const void **)(b->arguments + held + in);
+  b->viewed = (const void **)(b->arguments + parameters + in);
   b->own = (void **)(b->viewed + in);
   b->sent = (pj_event **)(b->own + in);
   b->results = (pj_buffer **)(b->sent + in);
   b->fetched = (pj_event **)(b->results + out);
-  for (size_t i = 0; i < held; i++) b->arguments[i] = f->parameter_buffers[i];
-  *result = b;
-  return SURROGATE_OK;
+  int status = SURROGATE_OK;
+  fenv_t kept;
+  sg_hold_traps(&c->traps, &kept);
+  pthread_mutex_lock(&clients_lock);
+  for (int i = 0; i < c->num_devices && *lane < 0; i++)
+    if (c->bindings[i] < c->bindings[b->device]) b->device = i;
+  if (*lane < 0) *lane = b->device;
+  c->bindings[b->device = *lane]++;
+  for (size_t i = 0; i < parameters && !status; i++)
+    status = on_device(c, f->parameter_buffers[i], b->device, &b->arguments[i]);
+  pthread_mutex_unlock(&clients_lock);
+  sg_release_traps(&c->traps, &kept);
+  if (status) pjrt_unbind(opened, p, b);
+  else *result = b;
+  return status;
 }
 
 /* Where the memory of a buffer lies; NULL where the plugin does not say. */
@@ -460,7 +527,7 @@ static int give(const client *c, const sg_program *p, binding *b, int i, const v
   int64_t shape[SURROGATE_MAX_RANK + 1] = {p->batch};
   memcpy(shape + 1, a->shape, (size_t)a->rank * sizeof *shape);
   int semantics = c->host_memory ? PJ_ZERO_COPY : PJ_UNTIL_TRANSFERRED;
-  int status = from_host(c, data, a->dtype, shape, a->rank + 1, semantics, buffer, &b->sent[i], a->name);
+  int status = from_host(c, b->device, data, a->dtype, shape, a->rank + 1, semantics, buffer, &b->sent[i], a->name);
   if (!c->host_memory || status) return status;
   drop_event(c, b->sent[i]); /* it comes when the buffer is released */
   b->sent[i] = NULL;
@@ -533,7 +600,7 @@ static int pjrt_run(void *opened, const sg_program *p, void *bound, const void *
     execute.num_arguments = (size_t)(f->num_parameters + f->num_inputs);
     execute.outputs = out;
     execute.complete = complete;
-    execute.device = c->device;
+    execute.device = c->devices[b->device];
     status = call(c, PJ_LOADED_EXECUTE, &execute, SURROGATE_EXECUTE, p->file);
     if (status) memset(b->results, 0, sizeof *b->results * (size_t)f->num_outputs);
     else status = take(c, p, b, complete[0], outputs);

@@ -29,6 +29,7 @@ struct surrogate_context {
   const void **source; /* what one batch reads and writes */
   void **target;
   void **bindings; /* what the backend keeps for each program */
+  int lane;
   void *guard;     /* room of the guard */
 };
 
@@ -297,7 +298,8 @@ static int test(surrogate_model *model, sg_function *f, sg_program *p) {
       memcpy(array + (size_t)row * a->described.bytes,
              a->golden->data + (size_t)(row % f->golden_samples) * a->described.bytes, a->described.bytes);
   }
-  if (!status) status = model->backend->bind(model->client, p, &binding);
+  int lane = -1;
+  if (!status) status = model->backend->bind(model->client, p, &lane, &binding);
   if (!status)
     status = model->backend->run(model->client, p, binding, (const void *const *)arrays, arrays + f->num_inputs);
   if (binding) model->backend->unbind(model->client, p, binding);
@@ -403,6 +405,7 @@ int surrogate_context_create(surrogate_model *model, const char *function, int64
   c->model = model;
   model->contexts++;
   c->function = f;
+  c->lane = -1;
   c->fixed = fixed;
   c->in = calloc((size_t)f->num_inputs, sizeof *c->in);
   c->out = calloc((size_t)f->num_outputs, sizeof *c->out);
@@ -442,7 +445,7 @@ static int run_batch(surrogate_context *c, sg_program *p, int64_t first, int64_t
   bool whole = count == p->batch;
   void **binding = &c->bindings[p - f->programs];
   int status = whole ? SURROGATE_OK : make_room(c, p->batch);
-  if (!status && !*binding) status = c->model->backend->bind(c->model->client, p, binding);
+  if (!status && !*binding) status = c->model->backend->bind(c->model->client, p, &c->lane, binding);
   if (status) return status;
   for (int i = 0; i < f->num_inputs; i++) {
     size_t bytes = f->inputs[i].described.bytes;

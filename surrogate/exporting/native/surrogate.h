@@ -47,7 +47,8 @@
  *         NaN in outputs. A NaN at another point, or a date that does not exist, makes outputs NaN; it is no error.
  *
  * Threads A surrogate_model may be shared by any number of threads; a surrogate_context belongs to one at a time.
- *         One call computes on one thread of the plugin: use one context per thread, or one process per core.
+ *         Use one context per thread. A call computes on the thread that makes it; the large matrix products of a PJRT
+ *         program are shared with idle CPUs that the process may use (PJRT_NPROC=1 in the environment forbids it).
  *         Equal calls give equal bits on every thread. Programs of different batch sizes may differ in the last
  *         bits, and the number of samples in a call decides which is used unless the context fixes it.
  *         The caller's floating-point traps are held while a plugin runs, and are as they were afterwards.
@@ -103,7 +104,7 @@ typedef struct surrogate_options {
   int lazy;             /* 1: compile and check nothing before it is needed */
   int skip_self_test;   /* 1: do not compare with the golden vectors; the results are then nobody's promise */
   const char *backend;  /* "pjrt" or "onnx"; NULL: see "Plugin" above */
-  int threads;          /* that ONNX Runtime computes one call on; 0: one. PJRT computes a call on one */
+  int threads;          /* that ONNX Runtime computes one call on; 0: one. Of PJRT the variable PJRT_NPROC says it */
   const char *cache;    /* "user", a directory, or "off"; NULL: as SURROGATE_CACHE says, else off. See "Cache" above */
 } surrogate_options;
 
