@@ -31,7 +31,9 @@ def main() -> None:
         times = np.linspace(options.first, record.sizes["time"] - 1, options.members).astype(int)
         for argument in step["inputs"]:
             if argument["role"] != "prognostic" or "history" in argument["dims"]:
-                sys.exit(f"states.py: '{argument['name']}' is a {argument['role']} input; this example steps states alone")
+                sys.exit(
+                    f"states.py: '{argument['name']}' is a {argument['role']} input; this example steps states alone"
+                )
             values = record[argument["name"]].isel(time=times)
             if list(values.shape[1:]) != list(argument["shape"]):
                 sys.exit(f"states.py: '{argument['name']}' has the shape {values.shape[1:]}, not {argument['shape']}")

@@ -36,7 +36,9 @@ _DYNAMIC: tuple[Role, ...] = ("prognostic", "diagnostic", "forcing")
 _TIMES = 16
 
 
-def open_source(config: FieldsDataConfig, *, lazily: bool = False, headers: bool = False) -> tuple[Source, tuple[str, ...]]:
+def open_source(
+    config: FieldsDataConfig, *, lazily: bool = False, headers: bool = False
+) -> tuple[Source, tuple[str, ...]]:
     """Open everything that ``config`` names.
 
     Args:

@@ -189,8 +189,8 @@ def blank_normalizer(spec: Spec, *, rollout: int, base: str) -> tuple[Normalizer
     """A normalisation of the right shapes that was fitted to nothing, and what was assumed of them."""
     height, width = spec.grid.shape
     roles: tuple[Role, ...] = ("prognostic", "diagnostic", "forcing", "static")
-    center = {r: np.zeros(len(spec.role(r)), np.float32) for r in roles}
-    scale = {r: np.ones(len(spec.role(r)), np.float32) for r in roles}
+    center: dict[str, np.ndarray] = {r: np.zeros(len(spec.role(r)), np.float32) for r in roles}
+    scale: dict[str, np.ndarray] = {r: np.ones(len(spec.role(r)), np.float32) for r in roles}
     target = np.ones((rollout, len(spec.outputs)), np.float32)
     mask = np.broadcast_to(True, (height, width, len(spec.outputs)))
     normalizer = Normalizer(spec, center, scale, target, mask)
