@@ -50,20 +50,23 @@ def over_devices(experiment: Experiment, plan: Plan, say: Callable[[str], None])
     target = parse_target(experiment.plan.target)
     rest = plan.devices // plan.mesh["data"]
     each = plan.batch_size // plan.mesh["data"]
-    points = []
-    for count in experiment.plan.scale:
-        if count == plan.devices:
-            points.append(point(plan))
-            continue
+    targets = {}
+    for count in experiment.plan.scale:  # all are checked before the first is compiled, which takes minutes
         if count % rest:
             axes = " × ".join(f"{n} {s}" for n, s in plan.mesh.items() if n != "data" and s > 1)
             raise UserError(f"plan.scale: {count} devices are no multiple of the {rest} of {axes}")
+        targets[count] = target if count == plan.devices else target.with_devices(count)
+    points = []
+    for count, own_target in targets.items():
+        if count == plan.devices:
+            points.append(point(plan))
+            continue
         data = count // rest
         own = replace(
             experiment,
             mesh=replace(experiment.mesh, data=data, **{n: plan.mesh[n] for n in ("fsdp", "lat", "lon")}),
             train=replace(experiment.train, batch_size=each * data),
-            plan=replace(experiment.plan, target=target.with_devices(count).text, scale=(), sweep=False),
+            plan=replace(experiment.plan, target=own_target.text, scale=(), sweep=False),
         )
         points.append(point(make_plan(own)))
         last = points[-1]
