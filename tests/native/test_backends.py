@@ -228,6 +228,28 @@ def fourier_surrogate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FieldS
     return make(tmp_path / "m", shape=(3, 4), history=1, monthly=False, features=(), land=False)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("fno", {"width": 4, "layers": 1, "modes": [2, 2]}),
+        ("sfno", {"width": 4, "layers": 1}),
+        ("transformer", {"channels": 16, "layers": 1, "heads": 2, "patch": 2}),
+        ("unet", {"channels": [8, 16], "blocks": 1}),
+    ],
+)
+def test_networks_for_fields_convert(model, settings, plugin, runtime, tmp_path) -> None:
+    """The export compares both backends with the golden samples and publishes nothing that misses its tolerance."""
+    surrogate = make(
+        tmp_path / "m", model=model, settings=settings, shape=(8, 16), history=1, land=False, monthly=False,
+        features=("position",),
+    )  # fmt: skip
+    where = {"cpu": str(plugin)}
+    out = export_bundle(surrogate, tmp_path / "m.sg", batches=(1,), plugins=where, backends=("pjrt", "onnx"))
+    programs = json.loads((out / "manifest.json").read_text())["functions"][0]["programs"]
+    assert sorted(p["backend"] for p in programs) == ["onnx", "pjrt"]
+
+
 def test_a_function_that_does_not_convert(fourier_surrogate, plugin, runtime, library, tmp_path) -> None:
     said: list[str] = []
     out = export_bundle(

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 from surrogates import arguments, make, need, weather
@@ -95,17 +94,15 @@ def test_any_number_of_samples_in_c(rich, step, bundle, program, run, tmp_path, 
 
 @pytest.mark.slow
 def test_threads_agree_to_the_bit(plugin, program, run, tmp_path) -> None:
-    """Four threads, each with a context, and a model with Fourier transforms: the case that has hung plugins."""
+    """Four threads, each with a context of its own, and a Fourier neural operator."""
     surrogate = make(
-        tmp_path / "model", model="transform_model:Transform", settings={"width": 16}, shape=(32, 64), history=1,
-        land=False, monthly=False, features=("position",),
+        tmp_path / "fno", model="fno", settings={"width": 4, "layers": 1}, shape=(8, 16), history=1, land=False,
+        monthly=False, features=("position",),
     )  # fmt: skip
     (step,) = functions(surrogate)
-    out = export_bundle(surrogate, tmp_path / "transform.sg", batches=(1,), plugins={"cpu": str(plugin)})
-    arrays = [np.zeros((1, *a.shape), a.dtype) for a in step.inputs]
-    assert "stablehlo.fft" in jax.jit(step.apply).lower(list(step.parameters.values()), arrays).as_text()
+    out = export_bundle(surrogate, tmp_path / "fno.sg", batches=(1,), plugins={"cpu": str(plugin)})
     inputs = {name: value for name, value in samples_of(surrogate, 1).items() if name != "date"}
-    outputs = drive(program, run, out, step, inputs, tmp_path, threads=4, calls=1000)
+    outputs = drive(program, run, out, step, inputs, tmp_path, threads=4, calls=250)
     for name, expected in call(step, inputs).items():
         close(outputs[name], expected, 2e-6)
 

@@ -43,6 +43,7 @@ MpiDefault=none
 ReturnToService=2
 KillWait=60
 RequeueExit=99
+MinJobAge=7200
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName=localhost NodeAddr=127.0.0.1 CPUs=8 RealMemory=2000
