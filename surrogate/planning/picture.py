@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from surrogate.planning.plan import Plan
 from surrogate.planning.scale import Point
+from surrogate.planning.target import parse_target
 from surrogate.run.style import RC, WORSE_COLOR, Picture
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#009E73", "#6B6B6B"
@@ -71,8 +72,8 @@ def draw_scale(points: list[Point], plan: Plan, path: Path) -> None:
         panels[0].set(title="memory of a device", ylabel="GB")
         for name, color, style in (("step", _GREY, "s-"), ("compute", _BLUE, "o-"), ("memory", _GREEN, "^--"),
                                    ("communication", _ORANGE, "v:")):  # fmt: skip
-            _line(panels[1], count, [1e3 * getattr(p, name) for p in known], name, color, style)
-        panels[1].set(title="time of a step", ylabel="ms")
+            _line(panels[1], count, [getattr(p, name) for p in known], name, color, style)
+        panels[1].set(title="time of a step", ylabel="s")
         _line(panels[2], count, [p.payload / 1e9 for p in known], "payload", _BLUE, "o-")
         _line(panels[2], count, [p.wire / 1e9 for p in known], "sent in rings", _ORANGE, "v:")
         panels[2].set(title="communication of a device", ylabel="GB a step")
@@ -82,10 +83,10 @@ def draw_scale(points: list[Point], plan: Plan, path: Path) -> None:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
             axes.tick_params(axis="x", rotation=45)
             axes.minorticks_off()
-            axes.set_ylim(0, None)
+            axes.set_ylim(0, 1.08 * max(max(line.get_ydata()) for line in axes.lines))
             axes.set_xlabel("devices")
             axes.legend(fontsize=8)
-        picture.suptitle(f"{plan.experiment}, {plan.parameters / 1e9:.3g} × 10⁹ parameters, on {plan.assumptions['chip'].split(':')[0]}, "
+        picture.suptitle(f"{plan.experiment}, {plan.parameters / 1e9:.3g} × 10⁹ parameters, on {parse_target(plan.target).chip.name}, "
                          "the same work for each device", x=0.01, ha="left", fontsize=10)  # fmt: skip
         picture.savefig(path)
 

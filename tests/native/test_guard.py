@@ -114,19 +114,6 @@ def test_several_steps_guard_the_forcings_of_each(tmp_path: Path) -> None:
     assert bundle.guard(inputs, "steps2").flags.tolist() == [RANGE]
 
 
-@pytest.mark.slow
-def test_the_guard_is_cheap_and_leaves_the_network_most_of_the_time(plugin, program, run, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """CPU time, the best of many calls: the guard of a column beside the smallest network worth calling."""
-    surrogate = make(
-        tmp_path / "m", shape=(2, 3), history=8, monthly=False, features=(), land=False, based=False,
-        settings={"hidden": 256, "layers": 2},
-    )  # fmt: skip
-    export_bundle(surrogate, tmp_path / "x.sg", kind="point", batches=(256,), plugins={"cpu": str(plugin)})
-    done = run(program("guard_speed.c"), tmp_path / "x.sg", "point", 256, 300)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.split()[-2]) < 20, done.stdout
-
-
 def test_margins_widen_ranges_and_constants_bear_rounding() -> None:
     from surrogate.exporting.guard import limits
 

@@ -42,6 +42,7 @@ class Job:
         config = SiteConfig(system="a test", source=("https://slurm.schedmd.com",), read="2026-11-24", **settings)  # type: ignore[arg-type]
         script = directory / "job.sh"
         script.write_text(batch_script(config, [f"run.dir={self.run}"], name="stand-in", preset="test"))
+        self.requeued = 0.0
         self.number = slurm("sbatch", "--parsable", f"--output={self.output}", str(script))
 
     def started(self, *lines: str) -> Callable[[], bool]:
@@ -56,11 +57,16 @@ class Job:
         return self.slurm.job(self.number)["JobState"]
 
     def now(self) -> bool:
-        """Running, without the two minutes for which Slurm holds a requeued job back."""
+        """Running, without the two minutes for which Slurm holds a requeued job back.
+
+        Five seconds of them are left: until then the node may still refuse a job whose earlier start it was told to end.
+        """
         if self.state() == "PENDING":
-            command = ["scontrol", "update", f"JobId={self.number}", "StartTime=now"]
-            subprocess.run(command, env=self.slurm.environ, capture_output=True)
-            time.sleep(1)
+            self.requeued = self.requeued or time.monotonic()
+            if time.monotonic() > self.requeued + 5:
+                command = ["scontrol", "update", f"JobId={self.number}", "StartTime=now"]
+                subprocess.run(command, env=self.slurm.environ, capture_output=True)
+                time.sleep(1)
         return self.state() == "RUNNING"
 
     def processes(self, restart: int, step: int) -> list[int]:

@@ -1,4 +1,4 @@
-/* guard_speed BUNDLE FUNCTION SAMPLES ROUNDS: best microseconds per call of the function alone, and of the guard alone. */
+/* guard BUNDLE FUNCTION SAMPLES ROUNDS: best microseconds per call of the function alone, and of the guard alone. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
