@@ -1,4 +1,4 @@
-"""The guard of a column beside the smallest network worth calling: CPU microseconds for 256 columns, the best of many calls.
+"""The guard of a column beside the smallest network worth calling: microseconds for 256 columns, medians of many calls.
 
     python benchmarks/native/guard.py [ROUNDS]
 
