@@ -119,7 +119,7 @@ def test_the_picture_over_devices_is_drawn(tmp_path: Path) -> None:
     points = [Point(n, {}, n, True, 4e10, 9e10, 0.8, 0.7, 0.3, 0.2, 6e10, 5e10, 60.0, 2e9, "x") for n in (8, 64, 8960)]
 
     class Plan:
-        experiment, parameters, assumptions = "climate_10b", 10**10, {"chip": "v5p: numbers"}
+        experiment, parameters, target = "climate_10b", 10**10, "tpu:v5p:16x20x28"
 
     draw_scale(points, Plan(), tmp_path / "scale.png")  # type: ignore[arg-type]
     assert (tmp_path / "scale.png").stat().st_size > 1000
