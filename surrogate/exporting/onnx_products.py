@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from surrogate.models.constant_matrix import NAME
+from surrogate.models.constant_matrix import PRIMITIVE
 
 
 class _ConstantMatrixProduct:
@@ -24,4 +24,4 @@ def register() -> None:
     """Once a process is enough, and more do no harm."""
     from jax2onnx.plugins.plugin_system import PLUGIN_REGISTRY
 
-    PLUGIN_REGISTRY.setdefault(NAME, _ConstantMatrixProduct())
+    PLUGIN_REGISTRY.setdefault(PRIMITIVE, _ConstantMatrixProduct())

@@ -15,8 +15,8 @@ from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
 import numpy as np
 
-NAME = "constant_matrix_product"
-_product_p = Primitive(NAME)
+PRIMITIVE = "constant_matrix_product"
+_product_p = Primitive(PRIMITIVE)
 
 
 def multiply(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:

@@ -226,8 +226,8 @@ typedef struct sg_backend {
   void (*release)(void *client, void *buffer);
   int (*compile)(void *client, const sg_settings *settings, const sg_program *program, void **executable);
   void (*discard)(void *client, void *executable);
-  /* What one context keeps from call to call of a program, so that equal calls need no memory. *lane is negative at a
-   * context's first, and then says to its others with which of its device's queues the backend has the context. */
+  /* What one context keeps from call to call of a program, so that equal calls need no memory. *lane is negative at the
+   * first bind of a context, which sets it; later ones find there the queue that the context's calls wait in. */
   int (*bind)(void *client, const sg_program *program, int *lane, void **binding);
   void (*unbind)(void *client, const sg_program *program, void *binding);
   /* One batch: reads inputs[i], writes outputs[i], whole arrays. An output may overlap any input. */

@@ -29,7 +29,7 @@ struct surrogate_context {
   const void **source; /* what one batch reads and writes */
   void **target;
   void **bindings; /* what the backend keeps for each program */
-  int lane;
+  int lane;        /* which of the backend's queues its calls wait in; below 0 before the first */
   void *guard;     /* room of the guard */
 };
 

@@ -48,7 +48,8 @@
  *
  * Threads A surrogate_model may be shared by any number of threads; a surrogate_context belongs to one at a time.
  *         Use one context per thread. A call computes on the thread that makes it; the large matrix products of a PJRT
- *         program are shared with idle CPUs that the process may use (PJRT_NPROC=1 in the environment forbids it).
+ *         program are shared with idle CPUs that the process may use. PJRT_NPROC=1 in the environment forbids it, for
+ *         a process that calls from one thread: calls of several would then wait for one another.
  *         Equal calls give equal bits on every thread. Programs of different batch sizes may differ in the last
  *         bits, and the number of samples in a call decides which is used unless the context fixes it.
  *         The caller's floating-point traps are held while a plugin runs, and are as they were afterwards.
