@@ -24,11 +24,12 @@ stop() { [ "$SLURM_PROCID" = 1 ] || mkdir "$run/checkpoints/$(($(newest) + 10))"
 trap stop TERM
 [ "$SLURM_PROCID" = 1 ] || echo "start ${SLURM_RESTART_COUNT:-0} from $(newest)" >> "$run/starts"
 echo $$ > "$me.$SLURM_PROCID"    # last: whoever sees it may end this process
-while :; do
+while [ $SECONDS -lt 1800 ]; do    # should nobody end it
     sleep 0.2    # the signal may end it before it comes to this shell
     other="$me.$((1 - SLURM_PROCID))"
     if [ -s "$other" ] && ! kill -0 "$(cat "$other")" 2>/dev/null; then echo "my peer was lost" >&2; exit 76; fi
 done
+exit 1
 """
 
 
