@@ -86,7 +86,7 @@ contains
   subroutine fail(sentence)
     character(*), intent(in) :: sentence
     write (error_unit, '(a)') 'climate: '//sentence
-    error stop 1
+    error stop 1, quiet=.true.
   end subroutine
 
   subroutine read_field3(field)

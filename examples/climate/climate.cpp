@@ -1,7 +1,10 @@
 // climate BUNDLE STATES MEMBERS STEPS FORECAST: an ensemble forecast by an exported surrogate; see README.md.
 #include <fstream>
+#include <functional>
+#include <iomanip>
 #include <iostream>
 #include <numeric>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -30,8 +33,8 @@ int main(int count, char **words) try {
   for (long n = 1; n <= steps; n++) {
     step.run(static_cast<std::int64_t>(members));
     const double sum = std::accumulate(fields[0].begin(), fields[0].end(), 0.0);
-    std::cout << "step " << n << ": mean of " << step.inputs()[0].name << " " << sum / static_cast<double>(fields[0].size())
-              << " " << step.inputs()[0].units << "\n";
+    std::cout << "step " << n << ": mean of " << step.inputs()[0].name << " " << std::fixed << std::setprecision(4)
+              << sum / static_cast<double>(fields[0].size()) << " " << step.inputs()[0].units << "\n";
   }
 
   std::ofstream forecast(words[5], std::ios::binary);
