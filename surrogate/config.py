@@ -333,7 +333,7 @@ class PlanConfig:
     Attributes:
         target: ``tpu:v5p:16x20x28`` (chips along the torus), ``gpu:h100:140x8`` (nodes × GPUs) or ``cpu:512``.
         sweep: search meshes, ``sweep_batches``, ``sweep_remat`` and ``sweep_dtypes`` for the fastest that fits, compiling
-            the ``sweep_limit`` candidates that look best.
+            the ``sweep_limit`` candidates that look best; of batches and dtypes that are not given, the experiment's.
         scale: numbers of devices to draw memory, step time and communication over, at the work per device of the target.
         calibrate: run the step on 1 and 2 devices of this machine's CPU and print predicted beside measured.
         keep_text: keep the compiled programs' text beside the plan, for those who want to read it.
@@ -368,14 +368,14 @@ class PlanConfig:
     host_copy: float = 10.0
     sweep_batches: tuple[int, ...] = ()
     sweep_remat: tuple[bool, ...] = (False, True)
-    sweep_dtypes: tuple[str, ...] = ("bfloat16",)
+    sweep_dtypes: tuple[str, ...] = ()
     sweep_limit: int = 8
 
     def __post_init__(self) -> None:
         _positive(self, "efficiency", "pue", "failures", "storage", "storage_total", "host_copy", "sweep_limit")
         if self.efficiency > 1 or not 0 <= self.overlap <= 1:
             raise ValueError("efficiency must lie in (0, 1] and overlap in [0, 1]")
-        for name in ("restart", "price", "watts"):
+        for name in ("restart", "price", "watts", "memory_gb"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if any(n < 1 for n in self.scale):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import logging
 import math
 from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh
+import numpy as np
 
 from surrogate.config import MeshConfig
 from surrogate.core.types import UserError
 
 AXES = ("data", "fsdp", "lat", "lon")
+log = logging.getLogger(__name__)
 
 
 def mesh_sizes(config: MeshConfig, num_devices: int, *, all_devices: bool = False) -> dict[str, int]:
@@ -73,9 +76,26 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     count = math.prod(sizes.values())
     if count == 1:
         return None
+    mesh, along = lay_out(sizes, devices[:count])
+    if not along:
+        log.warning(IN_ORDER)
+    return mesh
+
+
+IN_ORDER = (
+    "the mesh lies on the torus in the order of its chips, not along its axes: links are shared, and slower than stated"
+)
+
+
+def lay_out(sizes: Mapping[str, int], devices: Sequence[jax.Device]) -> tuple[Mesh, bool]:
+    """The mesh over all of ``devices``, and whether its axes lie along those of the torus that the devices may form."""
     shape = tuple(sizes[name] for name in AXES)
     # Explicit axes, JAX's default, refuse an ordinary nnx.Linear; the sizes' keyword differs between versions.
-    return jax.make_mesh(shape, AXES, (AxisType.Auto,) * len(AXES), devices=devices[:count])
+    types = (AxisType.Auto,) * len(AXES)
+    try:
+        return jax.make_mesh(shape, AXES, types, devices=devices), True
+    except NotImplementedError:  # JAX knows no assignment of these axes to those of the torus
+        return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=types), False
 
 
 def active_mesh() -> AbstractMesh | None:

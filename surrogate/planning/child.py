@@ -35,10 +35,14 @@ def run_in_child(task: str, experiment: Experiment, target: Target, **options: A
         command = [sys.executable, "-m", "surrogate.planning.child", str(request), str(answer)]
         done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         if not answer.is_file():
+            if done.returncode == -9:
+                raise UserError(
+                    f"compiling for {target.text} was killed, for want of this machine's memory most likely"
+                )
             last = [line for line in done.stderr.strip().splitlines() if line.strip()][-3:]
             raise UserError(
                 f"compiling for {target.text} ended with status {done.returncode} and no answer: {' | '.join(last)}"
-            )
+            ) from RuntimeError(done.stderr)  # all of it with traceback=true
         found = json.loads(answer.read_text())
     if "error" in found:
         raise UserError(found["error"])

@@ -93,10 +93,8 @@ def spanned(instruction: Instruction, mesh: Mapping[str, int], node: int) -> tup
     varies = (places != places[:, :1]).any((0, 1))
     names = [name for name, moves in zip(mesh, varies, strict=True) if moves]
     nodes = groups // node
-    # Of a permutation a single pair that crosses the network decides; of other groups all look alike.
-    permutes = "permute" in instruction.opcode
-    within = min(_share(group) for group in nodes) if permutes else _share(nodes[0])
-    return "+".join(names) or "none", groups.shape[1], within
+    # All groups wait for the one that the nodes' boundaries cut into the smallest parts.
+    return "+".join(names) or "none", groups.shape[1], min(_share(group) for group in nodes)
 
 
 def _share(nodes: np.ndarray) -> int:

@@ -10,7 +10,6 @@ from matplotlib.ticker import FuncFormatter
 
 from surrogate.planning.plan import Plan
 from surrogate.planning.scale import Point
-from surrogate.planning.target import parse_target
 from surrogate.run.style import RC, WORSE_COLOR, Picture
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#009E73", "#6B6B6B"
@@ -60,14 +59,16 @@ def _bars(axes: Any, values: dict[str, float], unit: float, label: str) -> None:
 
 
 def draw_scale(points: list[Point], plan: Plan, path: Path) -> None:
-    """Memory, step time and communication against the number of devices."""
+    """Memory, step time and communication against the number of devices; no file where none was compiled to the end."""
     known = [p for p in points if p.step]
+    if not known:
+        return
     with rc_context(RC):
         picture = Picture(10.5, 3.4)
         panels = picture.subplots(1, 3)
         count = [p.devices for p in known]
         _line(panels[0], count, [p.peak / 1e9 for p in known], "peak", _BLUE, "o-")
-        if known and known[0].limit:
+        if known[0].limit:
             panels[0].axhline(known[0].limit / 1e9, color=WORSE_COLOR, lw=1.2, label="limit")
         panels[0].set(title="memory of a device", ylabel="GB")
         for name, color, style in (("step", _GREY, "s-"), ("compute", _BLUE, "o-"), ("memory", _GREEN, "^--"),
@@ -86,7 +87,7 @@ def draw_scale(points: list[Point], plan: Plan, path: Path) -> None:
             axes.set_ylim(0, 1.08 * max(max(line.get_ydata()) for line in axes.lines))
             axes.set_xlabel("devices")
             axes.legend(fontsize=8)
-        picture.suptitle(f"{plan.experiment}, {plan.parameters / 1e9:.3g} × 10⁹ parameters, on {parse_target(plan.target).chip.name}, "
+        picture.suptitle(f"{plan.experiment}, {plan.parameters / 1e9:.3g} × 10⁹ parameters, on {plan.chip}, "
                          "the same work for each device", x=0.01, ha="left", fontsize=10)  # fmt: skip
         picture.savefig(path)
 

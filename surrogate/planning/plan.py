@@ -44,6 +44,7 @@ class Plan:
 
     experiment: str
     target: str
+    chip: str
     devices: int
     mesh: dict[str, int]
     batch_size: int
@@ -104,7 +105,7 @@ def derive(found: dict[str, Any], experiment: Experiment, target: Target) -> Pla
     seconds = sum(p.time.step * p.steps for p in programs if p.time) / max(checkpoints.goodput, 1e-9)
     hours = seconds / 3600 if fits else float("inf")
     return Plan(
-        experiment=experiment.name, target=target.words, devices=target.num_devices, mesh=found["mesh"],
+        experiment=experiment.name, target=target.words, chip=target.chip.name, devices=target.num_devices, mesh=found["mesh"],
         batch_size=train.batch_size, dtype=found["dtype"], remat=found["remat"], parameters=found["parameters"],
         compiler=found["compiler"], notes=tuple(found["notes"] + _loops(found)),
         assumptions=_assumptions(config, target, price, watts, memory), programs=programs, fits=fits, hours=hours,

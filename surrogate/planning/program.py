@@ -17,7 +17,7 @@ from surrogate.config import Experiment
 from surrogate.core.types import PyTree, UserError
 from surrogate.domains.base import Domain, find_domain
 from surrogate.optim import make_optimizer
-from surrogate.parallel.mesh import AXES, mesh_sizes
+from surrogate.parallel.mesh import IN_ORDER, lay_out, mesh_sizes
 from surrogate.parallel.placement import Placement
 from surrogate.planning.collectives import collectives
 from surrogate.planning.devices import find_devices
@@ -101,18 +101,11 @@ def open_domain(experiment: Experiment, devices: list[Any]) -> tuple[Domain, Pla
 
 
 def make_placement(experiment: Experiment, devices: list[Any]) -> tuple[Placement, list[str]]:
-    from jax.sharding import AxisType, Mesh
-
-    from surrogate.parallel.mesh import make_mesh
-
     sizes = mesh_sizes(experiment.mesh, len(devices), all_devices=True)
-    try:
-        return Placement(make_mesh(experiment.mesh, devices)), []
-    except NotImplementedError:
-        # No assignment of the axes to those of the torus: in the order of the devices.
-        shape = tuple(sizes[name] for name in AXES)
-        mesh = Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
-        return Placement(mesh), ["the mesh lies on the torus in the order of its chips, not along its axes"]
+    if len(devices) == 1:
+        return Placement(None), []
+    mesh, along = lay_out(sizes, devices)
+    return Placement(mesh), [] if along else [IN_ORDER]
 
 
 def placed(placement: Placement, shapes: PyTree, shardings: PyTree | None, device: Any) -> PyTree:

@@ -71,11 +71,17 @@ def network_times(traffic: Sequence[Traffic], chip: Chip) -> dict[str, float]:
     """Seconds on the links within a node (or slice) and on the network between nodes.
 
     A group that spans nodes with m members on each sends in m rings side by side: each of its network adapters
-    carries 1/m of what a single ring would, and the links inside of a node carry all of it.
+    carries 1/m of what a single ring would, and the links inside of a node carry all of it. In an all-to-all of n
+    every device has n parts of its own, of which those for the n − m on other nodes leave by its adapter.
     """
     levels = {"node": 0.0, "network": 0.0}
     for row in traffic:
         crosses = row.within < row.group
+        if crosses and "all-to-all" in row.kind:
+            part = row.payload / row.group
+            levels["node"] += part * (row.within - 1) / chip.node
+            levels["network"] += part * (row.group - row.within) / chip.network
+            continue
         if row.within > 1 or not crosses:
             levels["node"] += row.wire / chip.node
         if crosses:

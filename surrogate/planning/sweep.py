@@ -11,7 +11,7 @@ from surrogate.core.types import UserError
 from surrogate.planning.child import run_in_child
 from surrogate.planning.plan import Plan, make_plan
 from surrogate.planning.report import seconds, size
-from surrogate.planning.target import Target, parse_target
+from surrogate.planning.target import Target, parse_target, priced
 
 
 @dataclass
@@ -45,38 +45,66 @@ class Candidate:
         return found
 
 
-def sweep(experiment: Experiment, say: Callable[[str], None]) -> tuple[Experiment, list[Candidate]]:
-    """The experiment with the winning settings, and all candidates that were compiled.
+def sweep(
+    experiment: Experiment, say: Callable[[str], None], keep: Callable[[list[Candidate]], None] = lambda _: None
+) -> tuple[Experiment, list[Candidate]]:
+    """The experiment with the winning settings, and all candidates that were tried.
 
-    Candidates come in the order of :func:`ranked`: those first that communicate least by a count on paper.
+    Candidates come in the order of :func:`ranked`, and are compiled for the stage of training with the longest rollout.
+    One is passed over where another has shown that it cannot win: the same with recomputation where it fits without, less
+    division of parameters where more did not fit.
+
+    Args:
+        say: is told each candidate before and after it is compiled.
+        keep: is given all so far after each.
 
     Raises:
         UserError: where no candidate fits the target.
     """
     target = parse_target(experiment.plan.target)
+    longest = replace(max(experiment.train.curriculum, key=lambda stage: stage.rollout), start=0.0)
     tried: list[Candidate] = []
     compiled = 0
     for option in ranked(experiment, target):
         if compiled >= experiment.plan.sweep_limit:
             break
+        if any(_rules_out(other, option) for other in tried):
+            continue
         candidate = Candidate(option)
+        say(f"[{compiled + 1} of at most {experiment.plan.sweep_limit}] {candidate.words} ...")
         try:
-            candidate.plan = make_plan(option)
-            compiled += 1
+            candidate.plan = make_plan(replace(option, train=replace(option.train, curriculum=(longest,))))
             candidate.reason = candidate.plan.worst.reason
         except UserError as error:
             candidate.reason = str(error)
-            if "does not divide" not in candidate.reason and "divides" not in candidate.reason:
-                compiled += 1
+        # What the mesh does not divide was refused before anything was compiled.
+        compiled += candidate.plan is not None or "divide" not in candidate.reason
         tried.append(candidate)
         say(_line(candidate))
+        keep(tried)
         if len(tried) > 8 * experiment.plan.sweep_limit:
             break
     best = max(tried, key=lambda c: c.rate, default=None)
     if best is None or not best.rate:
-        raise UserError(f"none of the {len(tried)} combinations that were tried fits {target.words}")
+        last = f"; the last one: {tried[-1].reason}" if tried else ""
+        raise UserError(f"none of the {len(tried)} combinations that were tried fits {target.words}{last}")
     best.best = True
+    keep(tried)
     return best.experiment, tried
+
+
+def _rules_out(other: Candidate, option: Experiment) -> bool:
+    """Whether ``other``, which was compiled, shows that ``option`` cannot win."""
+    if other.plan is None:
+        return False
+    mine, its = option.mesh.sizes(), other.experiment.mesh.sizes()
+    same = option.train.batch_size == other.experiment.train.batch_size
+    same &= getattr(option.model, "dtype", None) == getattr(other.experiment.model, "dtype", None)
+    again, before = (bool(getattr(e.model, "remat", False)) for e in (option, other.experiment))
+    if other.plan.fits:
+        return same and mine == its and again and not before
+    fields_alike = all(mine[n] == its[n] for n in ("lat", "lon"))
+    return same and fields_alike and mine["fsdp"] <= its["fsdp"] and (before or not again)
 
 
 def ranked(experiment: Experiment, target: Target) -> Iterator[Experiment]:
@@ -87,10 +115,10 @@ def ranked(experiment: Experiment, target: Target) -> Iterator[Experiment]:
     parameters that could fit, first without recomputation.
     """
     options = []
-    memory = experiment.plan.memory_gb * 1e9 if experiment.plan.memory_gb else target.chip.memory
+    memory = priced(target.chip, experiment.plan)[2]
     batches = experiment.plan.sweep_batches or (experiment.train.batch_size,)
     remats = experiment.plan.sweep_remat if _has(experiment, "remat") else (None,)
-    dtypes = experiment.plan.sweep_dtypes if _has(experiment, "dtype") else (None,)
+    dtypes = (experiment.plan.sweep_dtypes or (experiment.model.dtype,)) if _has(experiment, "dtype") else (None,)
     one = replace(experiment, mesh=MeshConfig())
     known = run_in_child("surrogate.planning.program:describe", one, parse_target("cpu:1"))
     for mesh in meshes(target.num_devices):

@@ -43,12 +43,12 @@ CHIPS = {
         "v5p": Chip("v5p", {"bfloat16": 459e12, "float32": 459e12}, 95 * _GIB, 2765e9, 200e9, 6.25e9 / 4, 4.2, 600.0,
                     "cloud.google.com/tpu/docs/v5p: 459 TFLOP/s, 95 GiB, 2765 GB/s, links of 1200 GB/s a chip over 6 "
                     f"links both ways, so 200 GB/s along one axis; {_ASSUMED}"),
-        "v5e": Chip("v5e", {"bfloat16": 197e12, "float32": 197e12}, 16 * _GIB, 800e9, 200e9, 3.1e9, 1.2, 300.0,
+        "v5e": Chip("v5e", {"bfloat16": 197e12, "float32": 197e12}, 16 * _GIB, 800e9, 100e9, 3.1e9, 1.2, 300.0,
                     "cloud.google.com/tpu/docs/v5e: 197 TFLOP/s, 16 GB, 800 GB/s, links of 400 GB/s a chip over 4 links "
-                    f"both ways; {_ASSUMED}"),
-        "v6e": Chip("v6e", {"bfloat16": 918e12, "float32": 918e12}, 32 * _GIB, 1600e9, 400e9, 3.1e9, 2.7, 500.0,
+                    f"both ways, so 100 GB/s along one axis; {_ASSUMED}"),
+        "v6e": Chip("v6e", {"bfloat16": 918e12, "float32": 918e12}, 32 * _GIB, 1600e9, 200e9, 3.1e9, 2.7, 500.0,
                     "cloud.google.com/tpu/docs/v6e: 918 TFLOP/s, 32 GB, 1600 GB/s, links of 800 GB/s a chip over 4 links "
-                    f"both ways; {_ASSUMED}"),
+                    f"both ways, so 200 GB/s along one axis; {_ASSUMED}"),
     },
     "gpu": {
         "h100": Chip("h100", {"bfloat16": 989e12, "float32": 494e12}, 80e9, 3350e9, 450e9, 50e9, 3.0, 1275.0,
@@ -100,6 +100,8 @@ class Target:
         if self.kind == "tpu":
             return parse_target(f"tpu:{self.chip.name}:{count}")
         if self.kind == "gpu":
+            if count > self.node and count % self.node:
+                raise UserError(f"{count} devices are no whole nodes of {self.node}")
             return parse_target(f"gpu:{self.chip.name}:{-(-count // self.node)}x{min(self.node, count)}")
         return parse_target(f"cpu:{count}")
 
@@ -128,6 +130,10 @@ def parse_target(text: str) -> Target:
         return Target(kind, chip, shape, text=text)
     if kind == "gpu":
         if len(shape) == 1:
+            if shape[0] > 8 and shape[0] % 8:
+                raise UserError(
+                    f"plan.target={text!r}: {shape[0]} GPUs are no whole nodes of 8; write nodes x GPUs of a node"
+                )
             shape = (-(-shape[0] // 8), min(8, shape[0]))
         if len(shape) != 2:
             raise UserError(f"plan.target={text!r}: give nodes x GPUs of a node, such as gpu:{name}:140x8")

@@ -5,21 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
 
 from surrogate.cli import load_experiment
+from surrogate.config import Experiment
 from surrogate.core.types import UserError
 from surrogate.data.declared import open_headers
 from surrogate.domains.base import find_domain
 from surrogate.domains.fields import Fields
-from surrogate.planning.picture import draw_scale
 from surrogate.planning.run import run_plan
-from surrogate.planning.scale import Point
-from surrogate.planning.sweep import meshes
+from surrogate.planning.sweep import Candidate, _rules_out, meshes
 
 SMALL = ["model=transformer", "model.channels=16", "model.layers=2", "model.heads=2", "model.scan=true", "model.remat=true",
          "train.curriculum=[{start: 0.0, rollout: 1}]"]  # fmt: skip
@@ -115,14 +116,50 @@ def test_meshes_of_a_search_use_all_devices() -> None:
     assert not [m for m in found if m["lon"] > 1 and m["lat"] == 1]
 
 
-def test_the_picture_over_devices_is_drawn(tmp_path: Path) -> None:
-    points = [Point(n, {}, n, True, 4e10, 9e10, 0.8, 0.7, 0.3, 0.2, 6e10, 5e10, 60.0, 2e9, "x") for n in (8, 64, 8960)]
-
-    class Plan:
-        experiment, parameters, target = "climate_10b", 10**10, "tpu:v5p:16x20x28"
-
-    draw_scale(points, Plan(), tmp_path / "scale.png")  # type: ignore[arg-type]
+def test_a_plan_over_devices_and_a_search(tiny_settings: list[str], tmp_path: Path) -> None:
+    """As the command runs them: every number of devices at the same work, and the search, which writes a mesh to use."""
+    words = [
+        *tiny_settings,
+        "plan.target=cpu:2",
+        "mesh.data=2",
+        f"plan.out={tmp_path}",
+        "train.curriculum=[{start: 0.0, rollout: 1}]",
+    ]
+    assert run_plan(load_experiment("", [*words, "plan.scale=[2,4]"])) == 0
+    record = json.loads((tmp_path / "plan.json").read_text())
+    assert [(p["devices"], p["batch_size"], p["mesh"]["data"]) for p in record["scale"]] == [(2, 4, 2), (4, 8, 4)]
+    assert record["scale"][0]["compute"] == pytest.approx(record["scale"][1]["compute"])
     assert (tmp_path / "scale.png").stat().st_size > 1000
+    assert "Over the number of devices" in (tmp_path / "plan.txt").read_text()
+
+    assert run_plan(load_experiment("", [*words, "plan.sweep=true", "plan.sweep_limit=2"])) == 0
+    record = json.loads((tmp_path / "plan.json").read_text())
+    assert len(record["sweep"]) >= 2
+    assert [c["best"] for c in record["sweep"]].count(True) == 1
+    best = max(record["sweep"], key=lambda c: c.get("samples_per_s") or 0)
+    assert best["best"]
+    planned = yaml.safe_load((tmp_path / "mesh" / "planned.yaml").read_text())
+    assert planned == record["mesh"]
+    assert np.prod(list(planned.values())) == 2
+
+
+def test_what_cannot_win_is_passed_over(tiny_settings: list[str]) -> None:
+    def option(remat: bool, **mesh: int) -> Experiment:
+        words = [f"mesh.{n}={s}" for n, s in mesh.items()]
+        return load_experiment("", [*tiny_settings, *SMALL, f"model.remat={str(remat).lower()}", *words])
+
+    def tried(fits: bool, experiment: Experiment) -> Candidate:
+        return Candidate(experiment, plan=SimpleNamespace(fits=fits))  # type: ignore[arg-type]
+
+    fitted, refused = tried(True, option(False, fsdp=4)), tried(False, option(True, fsdp=4, lat=2))
+    assert _rules_out(fitted, option(True, fsdp=4))
+    assert not _rules_out(fitted, option(True, fsdp=8))
+    assert _rules_out(refused, option(True, fsdp=2, lat=2))
+    assert _rules_out(refused, option(False, fsdp=4, lat=2))
+    assert not _rules_out(refused, option(True, fsdp=8, lat=2))
+    assert not _rules_out(refused, option(True, fsdp=2, lat=4))
+    # Without recomputation it did not fit: with it, it may.
+    assert not _rules_out(tried(False, option(False, fsdp=4)), option(True, fsdp=4))
 
 
 def test_the_twin_of_the_large_experiment_trains(tmp_path: Path) -> None:

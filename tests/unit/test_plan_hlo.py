@@ -126,6 +126,9 @@ def test_axes_of_groups_and_their_part_on_a_node() -> None:
     both = _gather(", replica_groups={{0,2,4,6},{1,3,5,7}}, dimensions={0}")
     assert spanned(both, mesh, node=8) == ("data+fsdp", 4, 4)
     assert spanned(both, mesh, node=4) == ("data+fsdp", 4, 2)
+    # Rows of 5 on nodes of 8: the first row lies on one node, the second is cut after three.
+    rows = _gather(", replica_groups=[8,5]<=[40], dimensions={0}")
+    assert spanned(rows, {"data": 8, "lon": 5}, node=8) == ("lon", 5, 3)
     line = Instruction("p", "f32[2]", "collective-permute", (), ", source_target_pairs={{0,1},{1,0},{2,3},{3,2}}", "")
     assert spanned(line, mesh, node=2) == ("lon", 2, 2)
     # One pair on another node is enough to wait for the network.

@@ -66,6 +66,9 @@ def test_a_roofline_by_hand() -> None:
         Traffic("all-reduce", "data+fsdp", 32, 1, 0.0, 8e9, within=8),  # 8 adapters: 100 ms, and 80 ms within
     ]
     assert network_times(rows, CHIP) == {"node": pytest.approx(0.1), "network": pytest.approx(0.5)}
+    # 8 parts of 1 GB, of which 3 go to others of the node (30 ms) and 4 to the other node, by the device's own adapter.
+    exchange = [Traffic("all-to-all", "lat", 8, 1, 8e9, 7e9, within=4)]
+    assert network_times(exchange, CHIP) == {"node": pytest.approx(0.03), "network": pytest.approx(0.4)}
     t = step_time(60e12, 1e12, rows, CHIP, dtype="bfloat16", efficiency=0.6, overlap=0.5)
     assert (t.compute, t.memory, t.communication) == (pytest.approx(1.0), pytest.approx(0.5), pytest.approx(0.6))
     assert (t.step, t.fastest, t.slowest) == (pytest.approx(1.3), pytest.approx(1.0), pytest.approx(1.6))
@@ -91,6 +94,7 @@ def test_targets(text: str, devices: int, node: int) -> None:
         ("cuda:h100:8", "not of the form tpu:v5p"),
         ("tpu:v5p:100", "no slice of 100 chips"),
         ("gpu:h100:2x4x8", "nodes x GPUs"),
+        ("gpu:h100:20", "no whole nodes of 8"),
         ("cpu:2x4", "cpu:8"),
         ("cpu:none", "not a number of devices"),
     ],
