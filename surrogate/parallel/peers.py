@@ -48,7 +48,7 @@ def ending_together() -> Iterator[None]:
             raise
         me = f"process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()}"
         if is_loss(error):
-            said = str(error).strip().splitlines()[0]
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
             message, code = f"{me}: another process of this run was lost ({said})", EXIT_PEER_LOST
         else:
             traceback.print_exc()

@@ -43,7 +43,7 @@ from surrogate.run.provenance import (
     truncate_jsonl,
     write_json_atomic,
 )
-from surrogate.run.replay import Replay
+from surrogate.run.replay import Replay, copies
 from surrogate.run.results import publish, write_summary
 from surrogate.run.signals import StopRequest, stopped_exit_code
 from surrogate.run.step import (
@@ -127,10 +127,6 @@ def _with_stop(step: Any) -> Any:
         return state, scalars | {STOP: flags.max()}
 
     return stepped
-
-
-def _copy(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.copy, tree)
 
 
 class _Run:
@@ -275,7 +271,7 @@ class _Run:
 
         # Placed on the devices in the reader's thread, so that the loop finds it there.
         reader = Prefetcher(self.batches.train, start, config.steps, config.prefetch, config.reader_timeout)
-        replay = Replay(self.placement.whole)
+        replay = Replay()
         bar = Progress(config.steps, start, samples_per_step=config.batch_size, enabled=not self.quiet and is_first())
         if self.placement.mesh is None:
             state = jax.device_put(state)  # no implicit transfer is left for the loop
@@ -436,7 +432,7 @@ class _Run:
                     weights = jax.tree.map(jnp.copy, weights)
                 else:
                     best = self.placement.put(best)
-                    weights = jax.jit(_copy, out_shardings=self.shardings["best"])(weights)
+                    weights = jax.jit(copies, out_shardings=self.shardings["best"])(weights)
                 state = state | {"best": weights, "best_loss": best}
         return state
 

@@ -13,43 +13,49 @@ import jax
 import jax.numpy as jnp
 
 from surrogate.core.types import PyTree, UserError
+from surrogate.parallel.agree import all_do
 
 
 class Replay:
-    """Computes an update twice from the same state and batch.
+    """Computes an update twice from the same state and batch. What several devices hold alike is compared on each."""
 
-    Args:
-        whole: the sharding of a value that every device has all of; None for one device.
-    """
-
-    def __init__(self, whole: Any = None) -> None:
-        self._copy = jax.jit(_copies)
-        self._differing = jax.jit(_differing, **({} if whole is None else {"out_shardings": whole}))
+    def __init__(self) -> None:
+        self._copy = jax.jit(copies)
+        self._differing = jax.jit(_differing)
 
     def __call__(self, program: Callable[..., Any], state: PyTree, *arguments: Any, step: int) -> tuple[PyTree, Any]:
         """``program(state, *arguments)``, which gives its state away.
 
         Raises:
-            UserError: when the second time another state or other scalars come out, with the first leaf that differs.
+            UserError: on all processes, when the second time another state or other scalars come out on a device of one,
+                with the first leaf that differs.
         """
         again = self._copy(state)
         result = program(state, *arguments)
         other = program(again, *arguments)
         with jax.transfer_guard("allow"):
-            counts = jax.device_get(self._differing(result, other))
-        paths = [jax.tree_util.keystr(path, simple=True, separator="/")
-                 for path, _ in jax.tree_util.tree_flatten_with_path(result)[0]]  # fmt: skip
-        wrong = [(path, int(count)) for path, count in zip(paths, counts, strict=True) if count]
-        if wrong:
-            raise UserError(
-                f"step {step} computed twice gave different bits in {len(wrong)} arrays (first {wrong[0][0]}, "
-                f"{wrong[0][1]} values): a device of {socket.gethostname()} or of another host of this run corrupts silently; "
-                "nothing of this step was saved. Go on without that host"
-            )
+            all_do(lambda: self._compare(result, other, step))
         return result
 
+    def _compare(self, result: PyTree, other: PyTree, step: int) -> None:
+        paths = [jax.tree_util.keystr(path, simple=True, separator="/")
+                 for path, _ in jax.tree_util.tree_flatten_with_path(result)[0]]  # fmt: skip
+        pairs = [(x.addressable_shards, y.addressable_shards)
+                 for x, y in zip(jax.tree.leaves(result), jax.tree.leaves(other), strict=True)]  # fmt: skip
+        devices = sorted({shard.device for mine, _ in pairs for shard in mine}, key=lambda d: d.id)
+        for device in devices:
+            parts = [[{s.device: s.data for s in shards}[device] for shards in pair] for pair in pairs]
+            counts = jax.device_get(self._differing([p[0] for p in parts], [p[1] for p in parts]))
+            wrong = [(path, int(count)) for path, count in zip(paths, counts, strict=True) if count]
+            if wrong:
+                raise UserError(
+                    f"step {step} computed twice gave different bits in {len(wrong)} arrays (first {wrong[0][0]}, "
+                    f"{wrong[0][1]} values) on {device} of {socket.gethostname()}, or in what it was sent: a device corrupts "
+                    "silently, or its program is not deterministic; nothing of this step was saved. Go on without that host"
+                )
 
-def _copies(tree: PyTree) -> PyTree:
+
+def copies(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, tree)
 
 

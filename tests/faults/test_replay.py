@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+import subprocess
+import sys
 import threading
 
 import jax
@@ -46,6 +49,27 @@ def test_one_flipped_bit_is_named(leaf: str) -> None:
         UserError, match=rf"step 7 computed twice gave different bits in 1 arrays \(first 0/{leaf}, 1 values"
     ):
         Replay()(faulty, state, jnp.float32(3), step=7)
+
+
+def test_a_copy_on_any_device_is_compared() -> None:
+    """What all devices hold alike: a wrong value on the second one alone is found there."""
+    code = (
+        "import jax, numpy as np\n"
+        "from jax.sharding import Mesh, NamedSharding, PartitionSpec as P\n"
+        "from surrogate.run.replay import Replay\n"
+        "whole = NamedSharding(Mesh(np.array(jax.devices()), 'data'), P())\n"
+        "calls = []\n"
+        "def faulty(state):\n"
+        "    calls.append(1)\n"
+        "    parts = [jax.device_put(np.ones(3, np.float32), d) for d in jax.devices()]\n"
+        "    if len(calls) == 2:\n"
+        "        parts[1] = jax.device_put(np.float32([1, 2, 1]), jax.devices()[1])\n"
+        "    return {'w': jax.make_array_from_single_device_arrays((3,), whole, parts)}\n"
+        "Replay()(faulty, {'w': jax.device_put(np.ones(3, np.float32), whole)}, step=5)\n"
+    )
+    environ = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=120)
+    assert "step 5 computed twice gave different bits in 1 arrays (first w, 1 values)" in done.stderr, done.stderr
 
 
 def weights(directory: Path) -> dict[str, bytes]:
