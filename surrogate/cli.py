@@ -18,6 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+import yaml
 
 from surrogate.config import (
     EvaluateConfig,
@@ -141,13 +142,17 @@ def read_site(name: str, words: Sequence[str]) -> tuple[SiteConfig, list[str]]:
         names = ", ".join(sorted(path.stem for path in known.parent.glob("*.yaml")))
         raise UserError(f"there is no site {name!r}; there are {names}, or give a YAML file of your own")
     own = [word.lstrip("+").removeprefix("site.") for word in words if word.lstrip("+").startswith("site.")]
-    config = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(own))
+    try:
+        written = yaml.load(file.read_text(), Loader=yaml.BaseLoader)  # every value as its text
+        config = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(own))
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
     values: Any = OmegaConf.to_container(config, resolve=True)
     # What YAML takes for a number is text to the shell and to the scheduler; 1:00:00 is 3600 to it.
     for key in ("account", "partition", "qos", "constraint", "time"):
         given = [word.partition("=")[2] for word in own if word.partition("=")[0] == key]
-        if given:
-            values[key] = given[-1]
+        if given or key in written:
+            values[key] = given[-1] if given else written[key]
     values["environment"] = {k: str(v) for k, v in (values.get("environment") or {}).items()}
     return build(SiteConfig, values, "site"), [w for w in words if not w.lstrip("+").startswith("site.")]
 

@@ -18,7 +18,9 @@ def main(argv: list[str] | None = None) -> None:
     from surrogate.core.types import UserError
     from surrogate.parallel.script import batch_script
 
-    words = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    words = [word for word in given if word.lstrip("+").partition("=")[0] != "traceback"]
+    show = any(word.lstrip("+") == "traceback=true" for word in given)
     sites = sorted(path.stem for path in (conf_directory() / "site").glob("*.yaml"))
     if not words or {"-h", "--help"} & set(words):
         print((__doc__ or "").strip(), f"\n\nSites: {', '.join(sites)}; see docs/slurm.md")
@@ -29,11 +31,12 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"which site? begin with --script and one of {', '.join(sites)}, or a file of your own")
         site, train = read_site(words[1], words[2:])
         name = next((w.partition("=")[2] for w in train if w.startswith("+experiment=")), "surrogate")
-        if not any(word.startswith("-") for word in train):  # options of Hydra's own are its affair
-            load_experiment("", free_overrides(train))
-        return batch_script(site, train, name=name, preset=words[1])
+        if any(word.startswith("-") for word in train):  # options of Hydra's own are its affair
+            return batch_script(site, train, name=name, preset=words[1])
+        experiment = load_experiment("", free_overrides(train))
+        return batch_script(site, train, name=experiment.name, preset=words[1], root=experiment.run.root)
 
-    print(_guarded(call, False), end="")
+    print(_guarded(call, show), end="")
 
 
 if __name__ == "__main__":

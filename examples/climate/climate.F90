@@ -14,7 +14,7 @@ program climate
   real(real32), allocatable :: surface_pressure(:, :, :), z500(:, :, :)
   character(1000) :: bundle, states, forecast, word
   integer :: extent(3), members, steps, first, last, own, ranks, rank, n, unit, status
-  integer(int64) :: place
+  integer(int64) :: place, length
 
   rank = 0
   ranks = 1
@@ -50,6 +50,8 @@ program climate
   call read_field3(v)
   call read_field2(surface_pressure)
   call read_field2(z500)
+  inquire (unit=unit, size=length)
+  if (members < 1 .or. length /= place - 1) call fail('holds another number of members: '//trim(states))
   close (unit)
 
   do n = 1, steps
@@ -111,7 +113,9 @@ contains
     integer(int64) :: three, two
     three = int(product(extent), int64)
     two = int(product(extent(:2)), int64)
-    open (newunit=unit, file=trim(forecast), access='stream', form='unformatted', action='write', iostat=status)
+    ! The first rank makes the file anew, the others add to it.
+    open (newunit=unit, file=trim(forecast), access='stream', form='unformatted', action='write', &
+          status=merge('replace', 'old    ', rank == 0), iostat=status)
     if (status /= 0) call fail('cannot write '//trim(forecast))
     write (unit, pos=1 + 4*three*(first - 1)) temperature
     write (unit, pos=1 + 4*three*(members + first - 1)) u

@@ -45,6 +45,7 @@ int main(int count, char **words) {
     next[k] = state[i];
     next_bytes[k] = bytes[i];
   }
+  if (members < 1 || fgetc(file) != EOF) stop("holds another number of members:", words[2]);
   fclose(file);
   for (int k = 0; k < results; k++)
     if (!next[k]) stop("this example has no place for diagnostic outputs of", words[1]);

@@ -18,6 +18,7 @@ int main(int count, char **words) try {
   surrogate::function step(model, "step");
 
   std::ifstream states(words[2], std::ios::binary);
+  if (!states) throw std::runtime_error(std::string("cannot read ") + words[2]);
   std::vector<std::vector<float>> fields;
   for (const auto &input : step.inputs()) {
     const std::size_t one = std::accumulate(input.shape.begin(), input.shape.end(), std::size_t{1}, std::multiplies<>());
@@ -25,6 +26,8 @@ int main(int count, char **words) try {
     states.read(reinterpret_cast<char *>(field.data()), static_cast<std::streamsize>(field.size() * sizeof(float)));
     if (!states) throw std::runtime_error(std::string(words[2]) + " is too short");
   }
+  if (!members || states.peek() != std::ifstream::traits_type::eof())
+    throw std::runtime_error(std::string(words[2]) + " holds another number of members");
   // What is predicted of a field is written over it.
   for (std::size_t i = 0; i < fields.size(); i++) {
     const std::string &name = step.inputs()[i].name;

@@ -10,25 +10,32 @@ from collections.abc import Sequence
 import re
 import shlex
 
+from surrogate.core.types import UserError
 from surrogate.parallel.site import SiteConfig
 
 STOPPED = "75|99|143"
 """Exit codes of a run that was stopped and saved (surrogate.run.signals), or told to stop before it could listen (143)."""
 
 
-def batch_script(site: SiteConfig, words: Sequence[str], *, name: str, preset: str) -> str:
+def batch_script(site: SiteConfig, words: Sequence[str], *, name: str, preset: str, root: str = "runs") -> str:
     """The text of a script for ``sbatch`` or ``qsub``.
 
     Args:
         words: of ``python -m surrogate.train``; without ``run.dir`` the run gets one by the number of its job.
-        name: of the job.
+        name: of the job, and of the directory of its runs in ``root``.
+
+    Raises:
+        UserError: for a staged path that no word names.
     """
+    for path in site.staged:
+        if not any(path.rstrip("/") in _staged(site).findall(word) for word in words):
+            raise UserError(f"site.staged: no word of the command names {path}, so nothing would read its copy")
     job = re.sub(r"[^\w.-]", "-", name) or "surrogate"
     given = [word.partition("=")[2] for word in words if word.lstrip("+").startswith("run.dir=")]
     words = [word for word in words if not word.lstrip("+").startswith("run.dir=")]
     slurm = site.scheduler == "slurm"
     number = "slurm-$SLURM_JOB_ID" if slurm else "pbs-${PBS_JOBID%%.*}"
-    run = shlex.quote(given[-1]) if given else f'"runs/{job}/{number}"'
+    run = shlex.quote(given[-1]) if given else f'{shlex.quote(root)}/{job}/"{number}"'
     head = _slurm_head(site, job) if slurm else _pbs_head(site, job)
     comment = [
         f"# {site.system}: {site.nodes} node(s), {site.processes} process(es) on each.",
@@ -37,7 +44,7 @@ def batch_script(site: SiteConfig, words: Sequence[str], *, name: str, preset: s
     begin = ["set -o pipefail", "export PYTHONUNBUFFERED=1"]
     if not slurm:
         begin.append('cd "$PBS_O_WORKDIR"')
-    begin += [f"module load {shlex.quote(module)}" for module in site.modules]
+    begin += [f"module load {shlex.quote(module)} || exit 2" for module in site.modules]
     begin += [f"module load {shlex.quote(m)} || echo 'no module {m} here: going on without' >&2"
               for m in site.modules_optional]  # fmt: skip
     begin += [f"export {key}={shlex.quote(value)}" for key, value in site.environment.items()]
@@ -77,19 +84,27 @@ def _resumable(run: str) -> str:
 
 def _quoted(word: str, site: SiteConfig) -> str:
     """``word`` for the shell, with the staged files where the nodes have them."""
-    for path in sorted(site.staged, key=len, reverse=True):
-        before, found, after = word.partition(path)
-        if found and (not after or after[0] in ",]}/* "):
-            return "".join((_part(before), f'"$stage"/{shlex.quote(_last(path))}', _part(after)))
-    return shlex.quote(word)
+    pieces = _staged(site).split(word) if site.staged else [word]
+    texts = [f'"$stage"/{shlex.quote(_last(p))}' if n % 2 else shlex.quote(p) for n, p in enumerate(pieces) if p]
+    return "".join(texts)
 
 
-def _part(text: str) -> str:
-    return shlex.quote(text) if text else ""
+def _staged(site: SiteConfig) -> re.Pattern[str]:
+    """A staged path where it is a whole value, or the beginning of one."""
+    paths = sorted((re.escape(path.rstrip("/")) for path in site.staged), key=len, reverse=True)
+    return re.compile(r"""(?<![^=\[{,:'"\s])(""" + "|".join(paths) + r""")(?=$|[\]},'"\s/*])""")
 
 
 def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
+
+
+# A copy gets its name when it is complete: one that was cut short is made again.
+_COPY = (
+    'mkdir -p "$0" || exit 2; for from in "$@"; do to="$0/${from##*/}"; part="$to.part.$$"; '
+    'if [ ! -e "$to" ] || [ "$from" -nt "$to" ]; then '
+    'cp -rL -- "$from" "$part" && rm -rf -- "$to" && mv -- "$part" "$to" || exit 2; fi; done'
+)
 
 
 def _staging(site: SiteConfig) -> list[str]:
@@ -101,7 +116,7 @@ def _staging(site: SiteConfig) -> list[str]:
     return [
         f'stage="{site.stage}"',
         # One copy a node; a copy that cannot be made ends the job here, not as a missing file on one node of many.
-        f'{once} bash -c \'mkdir -p "$0" && cp -rLu -- "$@" "$0"/\' "$stage" {paths} || exit 2',
+        f"{once} bash -c '{_COPY}' \"$stage\" {paths} || exit 2",
     ]
 
 
@@ -110,19 +125,18 @@ def _loop(site: SiteConfig) -> list[str]:
     if site.scheduler == "slurm":
         # A bad exit of one must not end the others: where all were asked to stop, some are still writing.
         cpus = [f"--cpus-per-task={site.cpus}"] if site.cpus else []  # not inherited from sbatch since Slurm 22.05
-        start = " ".join(
-            ["srun", "--kill-on-bad-exit=0", "--wait=0", *cpus, *([extra] if extra else []), '"${train[@]}"']
-        )
+        words = ["srun", "--kill-on-bad-exit=0", "--wait=0", *cpus, *([extra] if extra else []), '"${train[@]}"']
+        start = [f"    {' '.join(words)}", "    code=$?"]
         # Where it may not be asked for, RequeueExit=99 of the site's slurm.conf does it.
         queue = ['            scontrol requeue "$SLURM_JOB_ID"', "            exit 99 ;;"]
     else:
         total, depth = site.nodes * site.processes, [f"--depth={site.cpus}"] if site.cpus else []
-        words = [
-            f"timeout --signal=TERM {site.seconds() - site.signal} mpiexec",
-            f"-n {total} -ppn {site.processes}",
-            *depth,
+        words = ['timeout --signal=TERM "$left" mpiexec', f"-n {total} -ppn {site.processes}", *depth]
+        words += [*([extra] if extra else []), '"${train[@]}"']
+        start = [
+            f"    left=$(({site.seconds() - site.signal} - SECONDS))    # what staging and earlier starts have not used",
+            f'    if [ "$left" -gt 0 ]; then {" ".join(words)}; code=$?; else code=124; fi',
         ]
-        start = " ".join([*words, *([extra] if extra else []), '"${train[@]}"'])
         queue = [
             '            if [ -n "${SCRIPT:-}" ]; then',
             '                qsub -W depend=afterany:"$PBS_JOBID" -v RUN="$run",SCRIPT="$SCRIPT" "$SCRIPT"',
@@ -136,8 +150,7 @@ def _loop(site: SiteConfig) -> list[str]:
         "newest() { ls \"$run/checkpoints\" 2>/dev/null | grep -xE '[0-9]+' | sort -n | tail -n 1 | grep . || echo 0; }",
         "while :; do",
         "    before=$(newest)",
-        f"    {start}",
-        "    code=$?",
+        *start,
         "    case $code in",
         '        0) rm -f "$run/fruitless_starts"; exit 0 ;;    # complete',
         "        2|130) exit $code ;;    # a mistake for a person to mend; interrupted",

@@ -70,6 +70,11 @@ class SiteConfig:
             raise ValueError(f"signal={self.signal} s before the end leaves nothing of time={self.time}")
         if self.staged and not self.stage:
             raise ValueError("staged files need a directory: set stage")
+        names = [path.rstrip("/").rpartition("/")[2] for path in self.staged]
+        if len(set(names)) < len(names) or not all(
+            "/" in path.rstrip("/") and name for path, name in zip(self.staged, names, strict=True)
+        ):
+            raise ValueError(f"staged={list(self.staged)} must be paths with a slash whose last parts differ")
         if bad := [text for text in self._texts() if "\n" in text]:
             raise ValueError(f"{bad[0]!r} spans several lines")
 

@@ -42,7 +42,6 @@ SlurmdParameters=config_overrides
 MpiDefault=none
 ReturnToService=2
 KillWait=60
-RequeueExit=99
 MinJobAge=7200
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from pathlib import Path
 import shutil
 import subprocess
+import time
 
 import pytest
 import yaml
@@ -156,3 +159,94 @@ def test_words_survive_the_shell_and_staged_files_are_read_from_the_node(tmp_pat
     assert "name=it's $HOME" in said
     assert f"data.paths=[{node}/a.nc,/b.nc] run.dir={job.run}" in said
     assert (node / "a.nc").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("staged", "word", "expected"),
+    [
+        (["/s/a.nc", "/s/b.nc"], "data.paths=[/s/a.nc,/s/b.nc]", "data.paths=[NODE/a.nc,NODE/b.nc]"),
+        (["/s/a.nc"], "data.paths=['/s/a.nc']", "data.paths=['NODE/a.nc']"),
+        (["/d/x/"], "data.paths=[/d/x/*.nc,/d/x2,/e/d/x]", "data.paths=[NODE/x/*.nc,/d/x2,/e/d/x]"),
+        (["/d/a"], "data.paths=[/d/a2,/d/a]", "data.paths=[/d/a2,NODE/a]"),
+    ],
+)
+def test_every_staged_path_is_read_from_the_node_and_nothing_else(staged: list[str], word: str, expected: str) -> None:
+    site, _ = read_site("generic", ["site.stage=/node", f"site.staged={staged}"])
+    script = batch_script(site, [word], name="x", preset="generic")
+    (line,) = (line for line in script.splitlines() if line.startswith("train="))
+    shown = subprocess.run(
+        ["bash", "-c", f'stage=NODE; run=r; {line}; printf "%s\\n" "${{train[@]}}"'], capture_output=True, text=True
+    )
+    assert shown.stdout.splitlines()[-2] == expected
+
+
+def test_staged_paths_that_cannot_be_meant() -> None:
+    site, _ = read_site("generic", ["site.stage=/node", "site.staged=[/d/a]"])
+    with pytest.raises(UserError, match=r"no word of the command names /d/a"):
+        batch_script(site, ["data.paths=[/d/ab]"], name="x", preset="generic")
+    for staged in ("[/a/x,/b/x]", "[data]"):
+        with pytest.raises(UserError, match="paths with a slash whose last parts differ"):
+            read_site("generic", ["site.stage=/node", f"site.staged={staged}"])
+
+
+@bash
+def test_a_copy_that_was_cut_short_is_made_again_and_a_good_one_is_kept(tmp_path: Path) -> None:
+    source, node = tmp_path / "a.nc", tmp_path / "node"
+    source.write_text("x" * 100)
+    job = Job(tmp_path, f"data.paths=[{source}]", site=(f"site.stage={node}", f"site.staged=[{source}]"))
+    node.mkdir()
+    (node / "a.nc.part.1").write_text("x")  # what an interrupted copy leaves
+    assert job((0, 0)) == 0
+    assert (node / "a.nc").read_text() == "x" * 100
+    (node / "a.nc").write_text("kept")
+    assert job((0, 0)) == 0
+    assert (node / "a.nc").read_text() == "kept"
+    os.utime(source, (time.time() + 60,) * 2)  # newer than the copy
+    assert job((0, 0)) == 0
+    assert (node / "a.nc").read_text() == "x" * 100
+
+
+@bash
+def test_pbs_starts_have_what_is_left_of_the_time(tmp_path: Path) -> None:
+    """A lost process uses a part; a start that has nothing left is not made, and the job is submitted again."""
+    site, _ = read_site("aurora", ["site.account=a", "site.time=00:02:03", "site.modules=[]", "site.setup=[]"])
+    script = batch_script(site, [f"run.dir={tmp_path / 'run'}"], name="x", preset="aurora")
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    for name, body in (
+        ("timeout", f'echo "timeout $2" >> {tmp_path}/notes; sleep 2; exit 137'),
+        ("qsub", f'echo "qsub $*" >> {tmp_path}/notes'),
+        ("module", "exit 0"),
+    ):
+        (bin_ / name).write_text(f"#!/bin/bash\n{body}\n")
+        (bin_ / name).chmod(0o755)
+    environ = {
+        "PATH": f"{bin_}:/usr/bin:/bin",
+        "PBS_JOBID": "7.pbs",
+        "PBS_O_WORKDIR": str(tmp_path),
+        "SCRIPT": "job.sh",
+        "USER": "me",
+    }
+    done = subprocess.run(["bash"], input=script, text=True, env=environ, timeout=60, capture_output=True)
+    notes = (tmp_path / "notes").read_text().splitlines()
+    left = [int(line.split()[1]) for line in notes if line.startswith("timeout")]
+    assert left, notes
+    assert left[0] <= 3, notes
+    assert all(a > b > 0 for a, b in itertools.pairwise(left)), notes
+    assert notes[-1].startswith("qsub -W depend=afterany:7.pbs"), done.stderr
+    assert done.returncode == 75
+
+
+def test_a_site_file_may_write_the_time_as_yaml_reads_it_and_must_be_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("system: mine\nsource: [https://a]\nread: 2026-01-01\ntime: 12:00:00\naccount: 0123\n")
+    site, _ = read_site(str(file), [])
+    assert (site.time, site.account, site.seconds()) == ("12:00:00", "0123", 12 * 3600)
+    file.write_text("system: [mine\n")
+    with pytest.raises(UserError, match=r"mine\.yaml is no YAML"):
+        read_site(str(file), [])
+
+
+def test_the_run_directory_is_where_run_root_says(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--script", "generic", "+experiment=climate", "run.root=/scratch/my runs", "name=dry"])
+    assert "run='/scratch/my runs'/dry/\"slurm-$SLURM_JOB_ID\"" in capsys.readouterr().out
