@@ -58,6 +58,7 @@ SYSTEMS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_python_and_c_are_the_potential(alloy, truth, program, run, tmp_path) -> None:
     """Cells below and above the cutoff, slabs, clusters, atoms outside of the cell; four threads find the same bits."""
     bundle = open_bundle(alloy, check=False)

@@ -42,6 +42,7 @@ def entries(directory: Path) -> list[Path]:
     return sorted(p for p in directory.iterdir() if p.stat().st_size > HEAD + 64)
 
 
+@pytest.mark.slow
 def test_programs_are_found_again_and_compute_the_same(cached, tmp_path: Path) -> None:
     second = cached()
     assert second["cache"].endswith(": 2 found, 0 stored"), second
@@ -77,6 +78,7 @@ def test_an_entry_that_the_plugin_cannot_read_is_compiled_again(cached, tmp_path
     assert cached()["cache"].endswith(": 2 found, 0 stored")
 
 
+@pytest.mark.slow
 def test_links_and_files_that_others_can_write_are_not_read(cached, tmp_path: Path) -> None:
     one, other = entries(tmp_path / "cache")
     other.chmod(0o666)
@@ -99,6 +101,7 @@ def test_a_directory_that_others_can_write_is_refused(cached, tmp_path: Path) ->
     assert "cannot be used" in cached(tmp_path / "file" / "below")["refused"]
 
 
+@pytest.mark.slow
 def test_where_the_user_keeps_it(cached, tmp_path: Path) -> None:
     found = cached("user", XDG_CACHE_HOME=str(tmp_path / "xdg"))
     assert found["cache"].startswith(f"{tmp_path}/xdg/surrogate/executables: 0 found, 2 stored")

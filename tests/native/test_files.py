@@ -71,6 +71,7 @@ def reseal(directory: Path, change: Callable[[dict[str, Any]], None], files: dic
     write_artefact(directory, {**content, **(files or {})}, manifest)
 
 
+@pytest.mark.slow
 def test_an_honest_bundle_gets_as_far_as_the_plugin(original: Path, opens) -> None:
     status, sentence = opens(original)
     assert status == PLUGIN
@@ -253,6 +254,7 @@ def check_by_plugin(directory: Path, plugin: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_wrong_weight_is_found_by_the_self_test(copy: Path, plugin: Path) -> None:
     manifest, files = read_artefact(copy)
     arrays = {k: v.copy() for k, v in unpack(files["parameters.bin"], manifest["parameters"], "").items()}

@@ -73,6 +73,7 @@ def frames(structures) -> Frames:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("members", [0, 3])
 def test_it_says_what_the_predictor_says(members: int) -> None:
     trained, structures = alloy_potential(members), alloys()

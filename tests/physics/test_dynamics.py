@@ -331,6 +331,7 @@ def test_a_trajectory_is_written_and_read(tmp_path) -> None:
     assert all("units" in v.attrs for v in run.data_vars.values())
 
 
+@pytest.mark.slow
 def test_the_probe_gives_what_summary_and_pictures_take() -> None:
     from surrogate.atomistic.probe_dynamics import probe_dynamics, repeated
 

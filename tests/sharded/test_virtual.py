@@ -21,6 +21,6 @@ FLAGS = (
 @pytest.mark.parametrize("file", sorted(p.name for p in (HERE / "virtual").glob("test_*.py")))
 def test_on_eight_virtual_devices(file: str) -> None:
     environ = os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "virtual" / file)]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(HERE / "virtual" / file)]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, cwd=HERE.parents[1])
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -88,6 +88,7 @@ def test_the_data_of_these_tests_are_derivatives_of_their_energy() -> None:
         assert (ends[0] - ends[1]) / 2 == pytest.approx(-np.sum(frame.forces * step), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_beats_its_baseline_and_leaves_what_the_design_promises(finished: Path) -> None:
     for name in ("summary.json", "report.html", "metrics.jsonl", "provenance.json", "model/manifest.json"):
         assert (finished / name).is_file(), name
@@ -114,6 +115,7 @@ def test_scores_follow_from_predictions_of_the_loaded_surrogate(finished: Path) 
     np.testing.assert_allclose(per_atom, found.energy, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_loss_is_what_its_docstring_says(settings: list[str]) -> None:
     domain = opened(settings, "train.loss.variables={energy:2.0,forces:3.0,stress:0.5}")
     graphdef, state = nnx.split(domain.build_model(nnx.Rngs(0)))
@@ -135,6 +137,7 @@ def test_the_loss_is_what_its_docstring_says(settings: list[str]) -> None:
     assert float(logged["energy_rmse"]) == pytest.approx(1000 * np.sqrt(energy), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_hubers_penalty_is_the_square_near_zero_and_linear_far_away(settings: list[str]) -> None:
     domain = opened(settings)
     model, stage = domain.build_model(nnx.Rngs(0)), (0, 0)
@@ -145,6 +148,7 @@ def test_hubers_penalty_is_the_square_near_zero_and_linear_far_away(settings: li
     assert narrow[0] == pytest.approx(2 * narrow[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_has_the_mean_of_their_losses(settings: list[str]) -> None:
     domain = opened(settings, "train.accumulate=2")
     model, stage = domain.build_model(nnx.Rngs(0)), (0, len(domain.ladder.rungs) - 1)
@@ -161,6 +165,7 @@ def test_a_batch_in_parts_has_the_mean_of_their_losses(settings: list[str]) -> N
     assert float(both) ** 2 == pytest.approx(np.average(squares, weights=sizes), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_after_the_first_steps(settings: list[str], tmp_path: Path) -> None:
     """Programs are as many as the shapes that the run's batches take, all made before the loop."""
     experiment = experiment_of(settings, "train.steps=40", f"run.dir={tmp_path / 'run'}", "train.valid_every=1000")
@@ -181,6 +186,7 @@ def test_nothing_is_compiled_after_the_first_steps(settings: list[str], tmp_path
     assert len(compiled) <= total
 
 
+@pytest.mark.slow
 def test_a_run_stopped_and_resumed_ends_with_the_same_bits(
     settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +213,7 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_bits(
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_an_ensemble_has_members_that_differ_and_spreads_that_are_calibrated(
     settings: list[str], tmp_path: Path
 ) -> None:
@@ -229,6 +236,7 @@ def test_an_ensemble_has_members_that_differ_and_spreads_that_are_calibrated(
     np.testing.assert_allclose(np.mean(each, axis=0), found.forces, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_single_member_of_an_ensemble_is_the_run_alone(settings: list[str]) -> None:
     """Members do not touch each other: the first one's parameters after some steps are those of a run without others."""
     from surrogate.optim import make_optimizer
@@ -252,6 +260,7 @@ def test_a_single_member_of_an_ensemble_is_the_run_alone(settings: list[str]) ->
         np.testing.assert_allclose(x, y[0], rtol=2e-4, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_property_is_learnt_by_the_same_model(settings: list[str], tmp_path: Path) -> None:
     words = ["data.energy=null", "data.forces=null", "data.stress=null", "data.properties=[charm]", "data.pooling=mean"]
     directory = tmp_path / "run"

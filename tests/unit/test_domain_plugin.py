@@ -60,6 +60,7 @@ def test_the_command_line_finds_a_domain_in_a_directory_of_ones_own(plugin: Path
     assert (plugin / "run" / "model" / "manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_field_model_of_ones_own_trains_and_loads(
     plugin: Path, tiny_settings: list[str], waves_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ def test_absent_roles(name, roles):
     assert out.shape == (2, 8, 8, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "stride", "grid"),
     [

@@ -73,6 +73,7 @@ def test_the_simulated_climate_is_planned_without_simulating_it(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_plan_is_compiled_and_written(tiny_settings: list[str], tmp_path: Path) -> None:
     settings = [s for s in tiny_settings if not s.startswith("model")] + SMALL
     experiment = load_experiment(
@@ -116,6 +117,7 @@ def test_meshes_of_a_search_use_all_devices() -> None:
     assert not [m for m in found if m["lon"] > 1 and m["lat"] == 1]
 
 
+@pytest.mark.slow
 def test_a_plan_over_devices_and_a_search(tiny_settings: list[str], tmp_path: Path) -> None:
     """As the command runs them: every number of devices at the same work, and the search, which writes a mesh to use."""
     words = [
@@ -162,6 +164,7 @@ def test_what_cannot_win_is_passed_over(tiny_settings: list[str]) -> None:
     assert not _rules_out(tried(False, option(False, fsdp=4)), option(True, fsdp=4))
 
 
+@pytest.mark.slow
 def test_the_twin_of_the_large_experiment_trains(tmp_path: Path) -> None:
     """climate_10b with a small model on a small grid of the same kind: odd rows with both poles, one left out."""
     from surrogate.run.loop import run_training

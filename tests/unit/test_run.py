@@ -37,6 +37,7 @@ def weights(directory: Path) -> dict[str, bytes]:
     return {name: value.tobytes() for name, value in tensors.items()}
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_the_design_promises(finished: Path) -> None:
     for name in (
         "config.yaml",
@@ -149,6 +150,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_settings: list[
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_nonfinite_updates_are_skipped_counted_and_end_the_run_when_they_persist(
     tiny_settings: list[str], tmp_path: Path
 ) -> None:

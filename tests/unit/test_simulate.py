@@ -135,6 +135,7 @@ def test_height_is_the_hydrostatic_integral(lapse: float) -> None:
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_file_is_what_it_says(tiny: tuple[Path, list[tuple[int, int]]]) -> None:
     path, calls = tiny
     assert calls == [(0, 4), (4, 4)]
