@@ -7,6 +7,7 @@ points (land) become 0 after normalisation and are listed in ``mask``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ import numpy as np
 from surrogate.core.calendars import has_calendar, month_of
 from surrogate.core.spec import Role, Spec, Variable
 from surrogate.core.types import UserError
+from surrogate.data.blocks import Blocks, Here, in_blocks, sample_bytes, samples_in_blocks
 from surrogate.data.source import Source
 from surrogate.data.splits import Splits
 from surrogate.data.step_base import StepBase, fit_step_base, most_patterns
 
-BLOCK = 64  # times read at once: bounds the memory of a pass over a large store
 _CACHED = 2**17  # float64 values worked on at once, a megabyte: every pass after the first finds them in the cache
 
 
@@ -119,47 +120,57 @@ class _Moments:
         filled *= filled
         if not whole:
             filled[~present] = 0
-        square = (area @ filled).sum(0)
-        merged = self.weight + total
+        self.merge(total, mean, (area @ filled).sum(0))
+
+    def merge(self, weight: np.ndarray, mean: np.ndarray, square: np.ndarray) -> None:
+        """Add values of which the weights, the mean and the weighted squares about it are known, each (C,)."""
+        merged = self.weight + weight
         safe = np.where(merged > 0, merged, 1)
         delta = mean - self.mean
-        self.square += square + delta**2 * self.weight * total / safe
-        self.mean += delta * total / safe
+        self.square += square + delta**2 * self.weight * weight / safe
+        self.mean += delta * weight / safe
         self.weight = merged
+
+    def sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What :meth:`merge` takes."""
+        return self.weight, self.mean, self.square
 
     def std(self) -> np.ndarray:
         return np.sqrt(self.square / np.where(self.weight > 0, self.weight, 1))
 
 
 def fit_normalizer(
-    source: Source, splits: Splits, *, anomaly: str = "none", rollout: int = 1, base: str = "persistence"
+    source: Source,
+    splits: Splits,
+    *,
+    anomaly: str = "none",
+    rollout: int = 1,
+    base: str = "persistence",
+    blocks: Blocks | None = None,
 ) -> Normalizer:
-    """Fit statistics on the training split of ``source``, reading it twice in blocks.
+    """Fit statistics on the training split of ``source``, in blocks; an anomaly needs a second pass.
 
     Args:
         anomaly: ``none`` or ``month``.
         base: ``persistence``, or a kind of :func:`surrogate.data.step_base.fit_step_base`.
         rollout: how many rows ``target_scale`` gets.
+        blocks: where they are worked on; here unless given. The base is always fitted here.
 
     Raises:
         UserError: for an output that is constant or entirely missing in training, for infinite values.
     """
     spec, area = source.spec, source.spec.grid.area_weights()
-    outputs = len(spec.outputs)
     train = splits.times("train")
-    present, climatology = _present_and_climatology(source, train, outputs, anomaly)
+    where: Blocks = blocks or Here(source)
+    work = [(number, block) for number, times in enumerate(train) for block in in_blocks(times, sample_bytes(spec))]
+    presence = _Presence(spec)
     moments = {r: _Moments(len(spec.role(r))) for r in ("prognostic", "diagnostic", "forcing")}
-    for number, times in enumerate(train):
-        for block in _blocks(times):
-            fields = source.read(number, block)
-            months = month_of(source.timelines[number].time[block]) if climatology is not None else None
-            for role, moment in moments.items():
-                values = fields[role]
-                _refuse_infinite(source, number, block, values, spec.role(role))
-                if months is not None and climatology is not None and role != "forcing":
-                    values = values - _part(climatology, spec, role)[months]
-                if values.shape[-1]:
-                    moment.add(values, area)
+    climatology = _monthly_means(where, source, work, anomaly)
+    for found, sums in where.each(partial(_block_statistics, climatology=climatology), work):
+        presence.merge(*found)
+        for role, values in sums.items():
+            moments[role].merge(*values)
+    present = presence.always(source)
     center = {role: m.mean.astype(np.float32) for role, m in moments.items()}
     scale = {role: m.std().astype(np.float32) for role, m in moments.items()}
     for role in ("prognostic", "diagnostic"):
@@ -172,7 +183,7 @@ def fit_normalizer(
         static.add(source.static[None], area)
     center["static"] = static.mean.astype(np.float32)
     scale["static"] = np.where(static.std() > 0, static.std(), 1).astype(np.float32)
-    target = _target_scale(source, splits, climatology, scale["prognostic"], rollout)
+    target = _target_scale(where, source, splits, climatology, scale["prognostic"], rollout)
     normalizer = Normalizer(spec, center, scale, target, present, climatology)
     if base == "persistence" or not spec.role("prognostic"):
         return normalizer
@@ -207,55 +218,100 @@ def blank_normalizer(spec: Spec, *, rollout: int, base: str) -> tuple[Normalizer
     return replace(normalizer, base=step), assumed
 
 
-def _blocks(times: np.ndarray) -> list[np.ndarray]:
-    return [times[i : i + BLOCK] for i in range(0, len(times), BLOCK)]
-
-
 def _part(fields: np.ndarray, spec: Spec, role: str) -> np.ndarray:
     count = len(spec.role("prognostic"))
     return fields[..., :count] if role == "prognostic" else fields[..., count:]
 
 
-def _present_and_climatology(
-    source: Source, train: list[np.ndarray], outputs: int, anomaly: str
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The constant mask (H, W, outputs), and the mean of each calendar month where it is wanted."""
-    height, width = source.spec.grid.shape
-    present = np.ones((height, width, outputs), bool)
-    ever = np.zeros((height, width, outputs), bool)
-    total = np.zeros((12, height, width, outputs)) if anomaly == "month" else None
-    count = np.zeros(12)
-    for number, times in enumerate(train):
-        line = source.timelines[number]
-        if total is not None and not has_calendar(line.time):
+def _block_statistics(
+    source: Source, block: tuple[int, np.ndarray], *, climatology: np.ndarray | None
+) -> tuple[tuple[np.ndarray, np.ndarray], dict[Role, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Of the times ``block[1]`` of trajectory ``block[0]``: points (H, W, outputs) that always and ever have a value, a
+    single True each where all have one; and per role the weights, mean and squares of its channels."""
+    number, times = block
+    spec, area = source.spec, source.spec.grid.area_weights()
+    fields = source.read(number, times)
+    finite = ~np.isnan(np.concatenate([fields["prognostic"], fields["diagnostic"]], axis=-1))
+    whole = np.asarray(True)
+    presence = (whole, whole) if finite.all() else (finite.all(0), finite.any(0))
+    months = month_of(source.timelines[number].time[times]) if climatology is not None else None
+    sums: dict[Role, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    roles: tuple[Role, ...] = ("prognostic", "diagnostic", "forcing")
+    for role in roles:
+        values = fields[role]
+        _refuse_infinite(source, number, times, values, spec.role(role))
+        if months is not None and climatology is not None and role != "forcing":
+            values = values - _part(climatology, spec, role)[months]
+        if values.shape[-1]:
+            moments = _Moments(values.shape[-1])
+            moments.add(values, area)
+            sums[role] = moments.sums()
+    return presence, sums
+
+
+class _Presence:
+    """Which points of the outputs always and ever have a value, merged block by block."""
+
+    def __init__(self, spec: Spec) -> None:
+        shape = (*spec.grid.shape, len(spec.outputs))
+        self.present, self.ever = np.ones(shape, bool), np.zeros(shape, bool)
+
+    def merge(self, present: np.ndarray, ever: np.ndarray) -> None:
+        self.present &= present
+        self.ever |= ever
+
+    def always(self, source: Source) -> np.ndarray:
+        """The constant mask (H, W, outputs).
+
+        Raises:
+            UserError: for a variable without any constant point, or with points that come and go.
+        """
+        for channel, variable in enumerate(source.spec.outputs):
+            present = self.present[..., channel]
+            if not present.any():
+                raise UserError(f"variable {variable.key!r} is missing somewhere at every point of the training split")
+            # A point that is sometimes there and sometimes not would be learnt from a moving sample.
+            moving = self.ever[..., channel] & ~present
+            if moving.any():
+                row, column = np.argwhere(moving)[0]
+                raise UserError(
+                    f"variable {variable.key!r} is missing at some times of the training split but not at others, "
+                    f"first at latitude {source.spec.grid.latitude[row]:g}, "
+                    f"longitude {source.spec.grid.longitude[column]:g} ({moving.sum()} points)"
+                )
+        return self.present
+
+
+def _block_months(source: Source, block: tuple[int, np.ndarray]) -> dict[int, tuple[int, np.ndarray]]:
+    """Per calendar month the number of times, and the sum over them: (H, W, outputs) float64."""
+    number, times = block
+    fields = source.read(number, times)
+    values = np.concatenate([fields["prognostic"], fields["diagnostic"]], axis=-1)
+    months = month_of(source.timelines[number].time[times])
+    sums = {}
+    for month in np.unique(months):
+        chosen = values[months == month]
+        sums[int(month)] = len(chosen), chosen.astype(np.float64).sum(0)
+    return sums
+
+
+def _monthly_means(
+    where: Blocks, source: Source, work: list[tuple[int, np.ndarray]], anomaly: str
+) -> np.ndarray | None:
+    """The mean of each calendar month of the outputs, (12, H, W, outputs) float32, where it is wanted."""
+    if anomaly != "month":
+        return None
+    for line in source.timelines:
+        if not has_calendar(line.time):
             raise UserError(f"data.anomaly=month needs dates, and {line.name} has none")
-        for block in _blocks(times):
-            fields = source.read(number, block)
-            values = np.concatenate([fields["prognostic"], fields["diagnostic"]], axis=-1)
-            finite = ~np.isnan(values)
-            present &= finite.all(0)
-            ever |= finite.any(0)
-            if total is not None:
-                months = month_of(line.time[block])
-                np.add.at(total, months, values.astype(np.float64))
-                count += np.bincount(months, minlength=12)
-    for channel, variable in enumerate(source.spec.outputs):
-        if not present[..., channel].any():
-            raise UserError(f"variable {variable.key!r} is missing somewhere at every point of the training split")
-        # A point that is sometimes there and sometimes not would be learnt from a moving sample.
-        moving = ever[..., channel] & ~present[..., channel]
-        if moving.any():
-            row, column = np.argwhere(moving)[0]
-            raise UserError(
-                f"variable {variable.key!r} is missing at some times of the training split but not at others, "
-                f"first at latitude {source.spec.grid.latitude[row]:g}, "
-                f"longitude {source.spec.grid.longitude[column]:g} ({moving.sum()} points)"
-            )
-    if total is None:
-        return present, None
+    total, count = np.zeros((12, *source.spec.grid.shape, len(source.spec.outputs))), np.zeros(12)
+    for sums in where.each(_block_months, work):
+        for month, (times, values) in sums.items():
+            total[month] += values
+            count[month] += times
     if (count == 0).any():
         raise UserError(f"data.anomaly=month: the training split has no {_MONTHS[int(np.argmin(count))]}")
-    return present, (total / count[:, None, None, None]).astype(np.float32)
+    return (total / count[:, None, None, None]).astype(np.float32)
 
 
 _MONTHS = ("January", "February", "March", "April", "May", "June", "July",
@@ -277,11 +333,26 @@ def _refuse_infinite(
         )
 
 
+def _block_change(
+    source: Source, block: tuple[int, np.ndarray], *, steps: int, climatology: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights, mean and squares of x(t + steps) − x(t) of the prognostic channels, over the starts ``block[1]``."""
+    number, start = block
+    spec, line, end = source.spec, source.timelines[number], start + steps * source.stride
+    change = source.read(number, end)["prognostic"] - source.read(number, start)["prognostic"]
+    if climatology is not None:
+        part = _part(climatology, spec, "prognostic")
+        change = change - (part[month_of(line.time[end])] - part[month_of(line.time[start])])
+    moments = _Moments(change.shape[-1])
+    moments.add(change, spec.grid.area_weights())
+    return moments.sums()
+
+
 def _target_scale(
-    source: Source, splits: Splits, climatology: np.ndarray | None, scale: np.ndarray, rollout: int
+    where: Blocks, source: Source, splits: Splits, climatology: np.ndarray | None, scale: np.ndarray, rollout: int
 ) -> np.ndarray:
     """Standard deviation of x(t+k) − x(t) over the training split in units of ``scale``: (rollout, outputs)."""
-    spec, area = source.spec, source.spec.grid.area_weights()
+    spec = source.spec
     prognostic = len(spec.role("prognostic"))
     result = np.ones((rollout, len(spec.outputs)), np.float32)
     if not prognostic:
@@ -296,15 +367,9 @@ def _target_scale(
         moment = _Moments(prognostic)
         # 512 pairs spread over the split estimate a standard deviation to about 3% or better.
         chosen = samples[np.unique(np.linspace(0, len(samples) - 1, min(len(samples), 512)).round().astype(int))]
-        for number in np.unique(chosen[:, 0]):
-            line = source.timelines[number]
-            for start in _blocks(chosen[chosen[:, 0] == number, 1]):
-                end = start + k * source.stride
-                change = source.read(number, end)["prognostic"] - source.read(number, start)["prognostic"]
-                if climatology is not None:
-                    part = climatology[..., :prognostic]
-                    change = change - (part[month_of(line.time[end])] - part[month_of(line.time[start])])
-                moment.add(change, area)
+        change = partial(_block_change, steps=k, climatology=climatology)
+        for sums in where.each(change, list(samples_in_blocks(chosen, sample_bytes(spec)))):
+            moment.merge(*sums)
         std = np.sqrt(moment.std() ** 2 + moment.mean**2) / scale
         for variable, value in zip(spec.role("prognostic"), std, strict=True):
             if not value > 0:

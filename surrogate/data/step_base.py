@@ -9,7 +9,7 @@ patterns it is damped persistence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import scipy.linalg
 
 from surrogate.core.spec import Spec
 from surrogate.core.types import UserError
+from surrogate.data.blocks import samples_in_blocks
 from surrogate.data.source import Source
 from surrogate.data.splits import Splits
 
@@ -28,7 +29,6 @@ _FOLDS = 5
 _MAX_SNAPSHOTS = 600  # of which patterns are made, and pairs from which regressions are: bounds time and memory
 _MAX_PAIRS = 2048
 _MAX_HELD = 64
-_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -146,20 +146,14 @@ def _spread(samples: np.ndarray, most: int) -> np.ndarray:
     return samples[np.unique(np.linspace(0, len(samples) - 1, min(len(samples), most)).round().astype(int))]
 
 
-def _blocks(samples: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(trajectory, time indices) of at most ``_BLOCK`` samples."""
-    for number in np.unique(samples[:, 0]):
-        indices = samples[samples[:, 0] == number, 1]
-        for i in range(0, len(indices), _BLOCK):
-            yield int(number), indices[i : i + _BLOCK]
-
-
 def _patterns(states: States, pairs: np.ndarray, root: np.ndarray, count: int) -> np.ndarray:
     """Leading patterns of the weighted states, orthonormal rows (k, H·W·P): the method of snapshots."""
     if not count:
         return np.zeros((0, root.size), np.float32)
     chosen = _spread(pairs, _MAX_SNAPSHOTS)
-    rows = np.concatenate([(states(n, i) * root).reshape(len(i), -1) for n, i in _blocks(chosen)])
+    rows = np.concatenate(
+        [(states(n, i) * root).reshape(len(i), -1) for n, i in samples_in_blocks(chosen, root.nbytes)]
+    )
     size = len(rows)
     values, vectors = scipy.linalg.eigh(
         rows.astype(np.float64) @ rows.T if rows.size < 2**24 else (rows @ rows.T).astype(np.float64),
@@ -179,7 +173,7 @@ def _fit(
     projection, shapes = rows * root.reshape(-1), rows * inverse.reshape(-1)
     gram, cross = np.zeros((len(rows), len(rows))), np.zeros((len(rows), len(rows)))
     product, square = np.zeros(root.size), np.zeros(root.size)
-    for number, index in _blocks(_spread(pairs, _MAX_PAIRS)):
+    for number, index in samples_in_blocks(_spread(pairs, _MAX_PAIRS), root.nbytes):
         now = states(number, index).reshape(len(index), -1)
         later = states(number, index + source.stride).reshape(len(index), -1)
         if len(rows):
@@ -214,7 +208,7 @@ def _propagator(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
 def _error(source: Source, states: States, held: np.ndarray, root: np.ndarray, base: StepBase, horizon: int) -> float:
     """Weighted squared error, each lead in units of what persistence misses there, summed over leads."""
     missed, unchanged = np.zeros(horizon), np.zeros(horizon)
-    for number, index in _blocks(held):
+    for number, index in samples_in_blocks(held, root.nbytes):
         start = states(number, index)
         forecast = start
         for k in range(horizon):

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 import hashlib
 import json
 import os
 from pathlib import Path
+import platform
 from typing import Any
 
 import numpy as np
 
 from surrogate.core.types import UserError
 from surrogate.data import store_format as layout
+from surrogate.data.blocks import Blocks, sample_bytes
 from surrogate.data.source import DYNAMIC_ROLES, Source
 from surrogate.data.store_reader import TENSORSTORE_ERRORS, StoreSource, open_array, reason, verify_store
 
@@ -32,10 +35,11 @@ def write_store(
     statistics: Mapping[str, Any] | None,
     progress: Progress | None = None,
     shard_bytes: int = 64 * 2**20,
+    blocks: Blocks | None = None,
 ) -> Path:
     """Write everything of ``source`` to a store, or finish one that was interrupted.
 
-    At most two blocks of about ``shard_bytes`` are in memory. Every shard is read back and compared
+    At most two blocks of about ``shard_bytes`` are in memory, or one in each of the processes of ``blocks``. Every shard is read back and compared
     before it counts as written; the manifest, which makes a store of the directory, comes last. A
     store that was interrupted and finished has the same bytes as one that was not.
 
@@ -45,6 +49,7 @@ def write_store(
         statistics: of the training split: arrays or JSON values by name (``Normalizer.arrays()``).
         progress: called as ``progress(samples done, samples in all)``.
         shard_bytes: of one time shard over all roles, before compression.
+        blocks: other processes, which see ``path`` too, to read and write the shards; the bytes are the same.
 
     Raises:
         UserError: for a directory that holds something else, is being written by another process, or
@@ -52,16 +57,14 @@ def write_store(
     """
     path = Path(path).absolute()
     spec, timelines = source.spec, source.timelines
-    channels = sum(v.role in DYNAMIC_ROLES for v in spec.variables)
-    sample_bytes = 4 * channels * spec.grid.shape[0] * spec.grid.shape[1]
     longest = max((len(t) for t in timelines), default=1)
-    shard_length = int(np.clip(shard_bytes // sample_bytes, 1, max(1, longest)))
+    shard_length = int(np.clip(shard_bytes // sample_bytes(spec), 1, max(1, longest)))
     description = layout.describe(spec, source.stride, timelines, shard_length, source.provenance(), statistics)
     small = _small_arrays(source, statistics)
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
     with _exclusive(path):
-        _Writer(path, source, description, small, progress).run()
+        _Writer(path, source, description, small, progress, blocks).run()
     return path
 
 
@@ -113,6 +116,92 @@ def _small_arrays(
     return small
 
 
+Pending = list[tuple[str, Any, np.ndarray, Any]]
+Record = tuple[str, int, str]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The times ``start`` to ``stop`` of a trajectory: one shard of each role."""
+
+    number: int
+    shard: int
+    start: int
+    stop: int
+    written: bool = False
+
+
+@dataclass
+class _ShardWriter:
+    """Reads blocks and writes their shards; what is sent to another process opens its arrays there.
+
+    ``arrays``: path below the store and metadata by trajectory and role.
+    """
+
+    path: Path
+    arrays: dict[tuple[int, str], tuple[str, dict[str, Any]]]
+    _opened: dict[tuple[int, str], Any] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": {}}
+
+    def __call__(self, source: Source, block: _Block) -> list[Record]:
+        """Name, size and SHA-256 of the shards of a block, once they are on disk and read back as they were given."""
+        if not (self.path / layout.PLAN).exists():
+            raise UserError(
+                f"a worker on {platform.node()} does not see {self.path}: the store must lie on a shared disk"
+            )
+        return self.settle(self.begin(source, block))
+
+    def array(self, number: int, role: str) -> Any:
+        if (number, role) not in self._opened:
+            name, metadata = self.arrays[number, role]
+            with _writing(self.path):
+                self._opened[number, role] = open_array(self.path / name, metadata)
+        return self._opened[number, role]
+
+    def names(self, block: _Block) -> dict[str, str]:
+        """The files of a block by role."""
+        return {
+            role: layout.shard_path(self.arrays[block.number, role][0], block.shard)
+            for role in DYNAMIC_ROLES
+            if (block.number, role) in self.arrays
+        }
+
+    def begin(self, source: Source, block: _Block) -> Pending:
+        """Read a block and begin to write it; of one that is written already only compare the first time."""
+        names = self.names(block)
+        if block.written:
+            with _writing(self.path):
+                stored = {r: self.array(block.number, r)[block.start : block.start + 1].read().result() for r in names}
+            if not _same(source, stored, block.number, block.start):
+                raise UserError(
+                    f"{self.path} holds an unfinished store of other content (trajectory "
+                    f"{source.timelines[block.number].name!r}, time {block.start}); delete it or choose another"
+                )
+            return []
+        values = source.read(block.number, np.arange(block.start, block.stop))
+        pending = []
+        for role, name in names.items():
+            array, fields = self.array(block.number, role), values[role]
+            if fields.shape != (block.stop - block.start, *array.shape[1:]) or fields.dtype != np.float32:
+                raise ValueError(f"{role} read as {fields.dtype}{fields.shape}, expected float32 of {array.shape[1:]}")
+            region = array[block.start : block.stop]
+            pending.append((name, region, fields, region.write(fields)))
+        return pending
+
+    def settle(self, pending: Pending) -> list[Record]:
+        """Wait for a block, and read it back."""
+        records = []
+        with _writing(self.path):
+            for name, region, fields, future in pending:
+                future.result()
+                if not _identical(region.read().result(), fields):
+                    raise OSError(f"{name} does not read back as it was written")
+                records.append((name, *layout.file_record(self.path / name)))
+        return records
+
+
 class _Writer:
     def __init__(
         self,
@@ -121,13 +210,15 @@ class _Writer:
         description: dict[str, Any],
         small: dict[str, tuple[np.ndarray, tuple[str, ...], dict[str, Any]]],
         progress: Progress | None,
+        blocks: Blocks | None,
     ) -> None:
         self.path, self.source, self.description, self.small = path, source, description, small
         self.shard_length = description["shard_length"]
         self.lengths = [len(t) for t in source.timelines]
         self.done: dict[str, tuple[int, str]] = {}
-        self.arrays: dict[tuple[int, str], Any] = {}
         self.progress = progress or (lambda done, total: None)
+        self.blocks = blocks
+        self.shards = _ShardWriter(path, {})
         digest = hashlib.sha256(layout.dump(description))
         for name, (values, _, attributes) in sorted(small.items()):
             digest.update(layout.dump([name, str(values.dtype), list(values.shape), attributes]))
@@ -163,16 +254,12 @@ class _Writer:
         for number, length in enumerate(self.lengths):
             # Sources without provenance can differ where their descriptions agree.
             for index in sorted({0, length // 2, length - 1} & set(range(length))):
-                if not self._same(store.read(number, np.array([index])), number, index):
+                if not _same(self.source, store.read(number, np.array([index])), number, index):
                     raise UserError(
                         f"{self.path} already holds a store of other content (trajectory "
                         f"{self.source.timelines[number].name!r}, time {index}); delete it or choose another"
                     )
         self.progress(sum(self.lengths), sum(self.lengths))
-
-    def _same(self, stored: dict[str, np.ndarray], number: int, index: int) -> bool:
-        fresh = self.source.read(number, np.array([index]))
-        return all(_identical(values, fresh[role]) for role, values in stored.items())
 
     def _read_done(self) -> dict[str, tuple[int, str]]:
         """Shards that an earlier run finished and that still have the content which it recorded."""
@@ -208,56 +295,44 @@ class _Writer:
         for number, role, name, shape in layout.dynamic_arrays(spec, self.lengths):
             variables = spec.role(role)
             labels = {"channels": [v.key for v in variables], "units": [v.units for v in variables]}
-            metadata = layout.sharded_metadata(shape, self.shard_length, labels)
-            self.arrays[number, role] = open_array(self.path / name, metadata)
+            self.shards.arrays[number, role] = name, layout.sharded_metadata(shape, self.shard_length, labels)
+            self.shards.array(number, role)
 
     def _write_blocks(self, log: Any) -> None:
-        """Compress and write one block while the next one is read from the source."""
         total, written = sum(self.lengths), 0
-        pending: list[tuple[str, Any, np.ndarray, Any]] = []
+        work = list(self._work())
         self.progress(0, total)
+        for block, records in zip(work, self._written(work), strict=True):
+            self._record(records, log)
+            written += block.stop - block.start
+            self.progress(written, total)
+
+    def _work(self) -> Iterator[_Block]:
         for number, length in enumerate(self.lengths):
             for shard in range(layout.num_shards(length, self.shard_length)):
                 start, stop = shard * self.shard_length, min((shard + 1) * self.shard_length, length)
-                block = self._block(number, shard, start, stop)
-                self._settle(pending, log)
-                if written:
-                    self.progress(written, total)
-                pending, written = block, written + stop - start
-        self._settle(pending, log)
-        self.progress(total, total)
+                block = _Block(number, shard, start, stop)
+                yield replace(block, written=all(name in self.done for name in self.shards.names(block).values()))
 
-    def _block(self, number: int, shard: int, start: int, stop: int) -> list[tuple[str, Any, np.ndarray, Any]]:
-        roles = [role for role in DYNAMIC_ROLES if (number, role) in self.arrays]
-        names = {r: layout.shard_path(f"{layout.trajectory_name(number)}/{r}", shard) for r in roles}
-        if all(name in self.done for name in names.values()):
-            with _writing(self.path):
-                stored = {r: self.arrays[number, r][start : start + 1].read().result() for r in roles}
-            if not self._same(stored, number, start):
-                raise UserError(
-                    f"{self.path} holds an unfinished store of other content (trajectory "
-                    f"{self.source.timelines[number].name!r}, time {start}); delete it or choose another"
-                )
-            return []
-        values = self.source.read(number, np.arange(start, stop))
-        block = []
-        for role in roles:
-            array, fields = self.arrays[number, role], values[role]
-            if fields.shape != (stop - start, *array.shape[1:]) or fields.dtype != np.float32:
-                raise ValueError(f"{role} read as {fields.dtype}{fields.shape}, expected float32 of {array.shape[1:]}")
-            region = array[start:stop]
-            block.append((names[role], region, fields, region.write(fields)))
-        return block
+    def _written(self, work: list[_Block]) -> Iterator[list[Record]]:
+        """The records of each block in turn: by other processes, or here, where one is compressed while the next is read."""
+        if self.blocks is not None:
+            yield from self.blocks.each(self.shards, work)
+            return
+        pending: Pending | None = None
+        for block in work:
+            following = self.shards.begin(self.source, block)
+            if pending is not None:
+                yield self.shards.settle(pending)
+            pending = following
+        if pending is not None:
+            yield self.shards.settle(pending)
 
-    def _settle(self, pending: list[tuple[str, Any, np.ndarray, Any]], log: Any) -> None:
-        """Wait for a block, read it back, and only then record it."""
+    def _record(self, records: list[Record], log: Any) -> None:
         with _writing(self.path):
-            for name, region, fields, future in pending:
-                future.result()
-                if not _identical(region.read().result(), fields):
-                    raise OSError(f"{name} does not read back as it was written")
-                self.done[name] = layout.file_record(self.path / name)
-                log.write(_line(name, self.done[name]))
+            for name, size, digest in records:
+                self.done[name] = size, digest
+                log.write(_line(name, (size, digest)))
                 log.flush()
                 os.fsync(log.fileno())
 
@@ -280,6 +355,11 @@ class _Writer:
 
 def _line(name: str, record: tuple[int, str]) -> bytes:
     return json.dumps([name, *record]).encode() + b"\n"
+
+
+def _same(source: Source, stored: dict[str, np.ndarray], number: int, index: int) -> bool:
+    fresh = source.read(number, np.array([index]))
+    return all(_identical(values, fresh[role]) for role, values in stored.items())
 
 
 def _identical(one: np.ndarray, other: np.ndarray) -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 import json
 import os
 from pathlib import Path
@@ -17,7 +18,8 @@ import tensorstore as ts
 from surrogate.core.spec import Spec
 from surrogate.core.types import UserError
 from surrogate.data import store_format as layout
-from surrogate.data.source import DYNAMIC_ROLES, WHOLE, Timeline, Window
+from surrogate.data.blocks import Blocks
+from surrogate.data.source import DYNAMIC_ROLES, WHOLE, Source, Timeline, Window
 
 Progress = Callable[[int, int], None]
 
@@ -178,11 +180,52 @@ class StoreSource:
                 layout.check_metadata(json.loads(file.read_bytes()), file)
 
 
-def verify_store(path: str | os.PathLike[str], progress: Progress | None = None) -> int:
+@dataclass
+class _Verifier:
+    """Reads shards of a store and compares their files with their SHA-256."""
+
+    path: Path
+    _store: StoreSource | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_store": None}
+
+    @property
+    def store(self) -> StoreSource:
+        if self._store is None:
+            self._store = StoreSource(self.path)
+        return self._store
+
+    def work(self) -> list[tuple[int, str, int]]:
+        """Trajectory, role and first time of every shard."""
+        step = self.store._shard_length
+        return [
+            (number, role, start)
+            for (number, role), array in self.store._arrays.items()
+            for start in range(0, array.shape[0], step)
+        ]
+
+    def __call__(self, source: Source | None, shard: tuple[int, str, int]) -> tuple[int, list[str]]:
+        """The number of chunks, and what is wrong."""
+        number, role, start = shard
+        store, damaged, chunks = self.store, [], 0
+        array, step = store._arrays[number, role], store._shard_length
+        name = layout.shard_path(f"{layout.trajectory_name(number)}/{role}", start // step)
+        try:
+            if list(layout.file_record(store.path / name)) != store._manifest["files"][name]:
+                damaged.append(f"{store.path / name} (SHA-256)")
+            chunks = len(array[start : min(start + step, array.shape[0])].read().result())
+        except TENSORSTORE_ERRORS as error:
+            damaged.append(f"{store.path / name} ({reason(error)})")
+        return chunks, damaged
+
+
+def verify_store(path: str | os.PathLike[str], progress: Progress | None = None, blocks: Blocks | None = None) -> int:
     """Read every chunk of a store and compare every file with its SHA-256.
 
     Args:
         progress: called as ``progress(shards done, shards in all)``.
+        blocks: other processes to read in.
 
     Returns:
         Number of chunks.
@@ -190,21 +233,12 @@ def verify_store(path: str | os.PathLike[str], progress: Progress | None = None)
     Raises:
         UserError: naming every file that is missing or damaged.
     """
-    store = StoreSource(path)
-    files, step, chunks, damaged = store._manifest["files"], store._shard_length, 0, []
-    work = [
-        (array[start : start + step] if start + step <= array.shape[0] else array[start:], role, number, start)
-        for (number, role), array in store._arrays.items()
-        for start in range(0, array.shape[0], step)
-    ]
-    for done, (region, role, number, start) in enumerate(work):
-        name = layout.shard_path(f"{layout.trajectory_name(number)}/{role}", start // step)
-        try:
-            if list(layout.file_record(store.path / name)) != files[name]:
-                damaged.append(f"{store.path / name} (SHA-256)")
-            chunks += len(region.read().result())
-        except TENSORSTORE_ERRORS as error:
-            damaged.append(f"{store.path / name} ({reason(error)})")
+    verifier = _Verifier(Path(path).absolute())
+    work, chunks, damaged = verifier.work(), 0, []
+    results = blocks.each(verifier, work) if blocks is not None else (verifier(None, shard) for shard in work)
+    for done, (found, wrong) in enumerate(results):
+        chunks += found
+        damaged += wrong
         if progress:
             progress(done + 1, len(work))
     if damaged:

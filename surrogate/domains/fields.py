@@ -56,6 +56,16 @@ class Fields(Domain):
         """The source of ``data``, and per trajectory the split that it is reserved for, or ``all``."""
         return open_source(data, lazily=lazily)
 
+    @classmethod
+    def open_blocks(cls, data: FieldsDataConfig) -> Source:
+        """The source of ``data`` for one of many processes that read blocks of it: no file is read whole or hashed."""
+        return open_source(data, headers=True)[0] if cls._opens_itself() else cls.open_data(data, lazily=True)[0]
+
+    @classmethod
+    def _opens_itself(cls) -> bool:
+        """Whether no subclass says how data are opened."""
+        return cls.open_data.__func__ is Fields.open_data.__func__  # type: ignore[attr-defined]
+
     def open(self) -> None:
         self._check_settings()
         self.source, roles = self.open_data(self.data)
@@ -68,8 +78,8 @@ class Fields(Domain):
     def open_shapes(self) -> list[str]:
         """As :meth:`open` from the files' headers or the settings, with a normalisation of 1 and all points present."""
         self._check_settings()
-        own = type(self).open_data.__func__ is not Fields.open_data.__func__  # type: ignore[attr-defined]
-        self.source, roles = self.open_data(self.data, lazily=True) if own else open_headers(self.data)
+        itself = self._opens_itself()
+        self.source, roles = open_headers(self.data) if itself else self.open_data(self.data, lazily=True)
         longest = self._divide(roles)
         self.normalizer, assumed = blank_normalizer(self.spec, rollout=longest, base=self.data.base)
         self._finish()
