@@ -1,10 +1,11 @@
-"""Two processes over loopback: one run, one directory; a signal to either stops both; one process goes on alone."""
+"""Processes over loopback: one run, one directory; a signal to either of two stops both; three go on, or one alone."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
+import shutil
 import signal
 import socket
 import subprocess
@@ -79,36 +80,42 @@ def test_two_processes_train_one_run(tiny_settings: list[str], tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_both_at_one_step_and_one_alone_goes_on(
+def test_a_signal_to_one_process_stops_both_at_one_step_and_three_or_one_go_on(
     tiny_settings: list[str], tmp_path: Path
 ) -> None:
+    words = [*tiny_settings, "train.batch_size=6", "train.steps=100000", "train.checkpoint_every=100000",
+             "train.valid_every=100000", "train.log_every=1"]  # fmt: skip
+
+    def go_on(directory: Path, count: int) -> None:
+        """For some steps, then a signal to the last process."""
+        rows, deadline = directory / "metrics.jsonl", time.monotonic() + WAIT
+        lines = rows.read_text().count("\n") if rows.exists() else 0
+        processes = start([*words, f"run.dir='{directory}'", *(["mesh=data"] if count > 1 else [])], count)
+        while not (rows.exists() and rows.read_text().count("\n") > lines + 8) and time.monotonic() < deadline:
+            assert all(p.poll() is None for p in processes), [p.communicate() for p in processes]
+            time.sleep(0.1)
+        processes[-1].send_signal(signal.SIGTERM)
+        found = finish(processes)
+        assert [code for code, _ in found] == [75] * count, found
+
     directory = tmp_path / "run"
-    words = [*tiny_settings, f"run.dir={directory}", "mesh=data", "train.steps=100000", "train.checkpoint_every=100000",
-             "train.valid_every=100000", "train.log_every=50"]  # fmt: skip
-    processes = start(words, 2)
-    rows, deadline = directory / "metrics.jsonl", time.monotonic() + WAIT
-    while not (rows.exists() and rows.read_text().count("\n") > 1) and time.monotonic() < deadline:
-        assert all(p.poll() is None for p in processes), [p.communicate() for p in processes]
-        time.sleep(0.2)
-    processes[1].send_signal(signal.SIGTERM)
-    found = finish(processes)
-    assert [code for code, _ in found] == [75, 75], found
+    go_on(directory, 2)
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["status"] == "stopped"
-    assert [int(p.name) for p in (directory / "checkpoints").iterdir() if p.name.isdigit()] == [summary["steps"]]
-    for word in ("train.steps", "mesh", "launch"):
-        words = [w for w in words if not w.startswith(f"{word}=")]
-    processes = start([*words, "train.steps=100000"], 1)
-    lines = rows.read_text().count("\n")
-    while rows.read_text().count("\n") <= lines and time.monotonic() < deadline + WAIT:
-        assert processes[0].poll() is None, processes[0].communicate()
-        time.sleep(0.2)
-    processes[0].send_signal(signal.SIGTERM)
-    assert [code for code, _ in finish(processes)] == [75]
-    history = json.loads((directory / "provenance.json").read_text())["history"]
-    assert history[0]["event"] == "resume"
-    assert history[0]["step"] == summary["steps"]
-    assert history[0]["processes"] == 1
+    stopped = summary["steps"]
+    assert [int(p.name) for p in (directory / "checkpoints").iterdir() if p.name.isdigit()] == [stopped]
+    losses = {}
+    for count in (3, 1):
+        copy = tmp_path / f"on {count}"
+        shutil.copytree(directory, copy)
+        go_on(copy, count)
+        history = json.loads((copy / "provenance.json").read_text())["history"]
+        assert [(e["event"], e["step"], e["processes"]) for e in history] == [("resume", stopped, count)]
+        lines = map(json.loads, (copy / "metrics.jsonl").read_text().splitlines())
+        losses[count] = {r["step"]: r["loss"] for r in lines if stopped < r["step"] <= stopped + 6}
+    # The same state, samples and global batch; sums over devices are in another order.
+    assert list(losses[1]) == [stopped + k for k in range(1, 7)]
+    assert losses[3] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.slow
