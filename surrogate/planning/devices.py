@@ -88,6 +88,8 @@ def _absent(target: Target, plugin: str, what: str, **options: str) -> list[Any]
 
     try:
         topology = topologies.get_topology_desc(platform={"gpu": "cuda"}.get(target.kind, target.kind), **options)
+    except NotImplementedError as error:
+        raise UserError(f"{plugin} is installed and does not load: are its libraries installed too?") from error
     except Exception as error:  # whatever the plugin says of what it does not know, or misses
         raise UserError(f"{plugin} has no {what}: {str(error).strip().splitlines()[0][:300]}") from error
     if len(topology.devices) != target.num_devices:
