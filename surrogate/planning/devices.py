@@ -72,8 +72,8 @@ def find_devices(target: Target) -> tuple[list[Any], str, list[str]]:
     what = "libtpu is" if target.kind == "tpu" else "JAX's CUDA plugin is"
     note = (
         f"{what} not used here: compiled for {target.num_devices} virtual CPU devices; sizes of the partitioned "
-        "program, not that chip's compiler. CPU code widens bfloat16 to float32 and keeps more in memory, so temporaries, "
-        "traffic and collectives of bfloat16 are up to twice too large"
+        "program, not that chip's compiler. CPU code widens bfloat16 to float32, keeps more in memory and sums gradients "
+        "whole, so temporaries, traffic and collectives of bfloat16 are too large, mostly twice, at most about four times"
     )
     return (
         devices,
