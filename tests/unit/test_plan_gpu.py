@@ -102,6 +102,10 @@ def test_gpus_have_the_figures_of_their_data_sheets(name: str, float32: float, b
     assert gpu.shared_block == gpu.shared - 1024  # the system keeps 1 KiB of every block
 
 
+def test_every_gpu_of_the_table_is_described() -> None:
+    assert set(GPUS) == set(CHIPS["gpu"])
+
+
 @pytest.mark.parametrize("name", sorted(GPUS))
 def test_the_description_has_every_field_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"nvidia-cudnn-cu12": "9.10.2.21", "nvidia-cuda-runtime-cu12": "12.9.79"}
