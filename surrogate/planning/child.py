@@ -10,6 +10,8 @@ import json
 import os
 from pathlib import Path
 import pickle
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,9 @@ from surrogate.config import Experiment
 from surrogate.core.types import UserError
 from surrogate.planning.devices import environment
 from surrogate.planning.target import Target
+
+# Of absl's log: severity with the date, time, thread, file] message.
+_FATAL = re.compile(r"F\d{4} [\d:.]+ +\d+ (.*)")
 
 
 def run_in_child(task: str, experiment: Experiment, target: Target, **options: Any) -> dict[str, Any]:
@@ -39,14 +44,24 @@ def run_in_child(task: str, experiment: Experiment, target: Target, **options: A
                 raise UserError(
                     f"compiling for {target.text} was killed, for want of this machine's memory most likely"
                 )
-            last = [line for line in done.stderr.strip().splitlines() if line.strip()][-3:]
-            raise UserError(
-                f"compiling for {target.text} ended with status {done.returncode} and no answer: {' | '.join(last)}"
-            ) from RuntimeError(done.stderr)  # all of it with traceback=true
+            raise UserError(f"compiling for {target.text} {_ended(done.returncode, done.stderr)}") from RuntimeError(
+                done.stderr  # all of it with traceback=true
+            )
         found = json.loads(answer.read_text())
     if "error" in found:
         raise UserError(found["error"])
     return found
+
+
+def _ended(status: int, output: str) -> str:
+    """How a process without an answer ended: by the failed check of its compiler, if there is one, else its last lines."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    fatal = next((match[1] for line in lines if (match := _FATAL.match(line))), "")
+    name = next((s.name for s in signal.Signals if s == -status), "")
+    how = (
+        f"was ended by its compiler ({name or f'status {status}'})" if fatal or name else f"ended with status {status}"
+    )
+    return f"{how} and no answer: {fatal[:500] or ' | '.join(lines[-3:])}"
 
 
 def main() -> None:

@@ -31,8 +31,8 @@ def _touched(program: Program, where: Computation, i: Instruction) -> float:
         return 2 * i.bytes
     if i.opcode == "dynamic-update-slice":
         return 2 * operands[1].bytes if len(operands) > 1 else i.bytes
-    if i.opcode.endswith("-start"):
-        return i.bytes  # of both: the operand is in the result's tuple
+    if i.opcode.endswith("-start") and i.opcode != "all-reduce-start":
+        return i.bytes  # of both: the operand is in the result's tuple; of a started all-reduce it is not
     if i.opcode == "fusion" and (names := i.called("calls")):
         return _fused(program.computations[names[0]], i, operands)
     return i.bytes + sum(o.bytes for o in operands)

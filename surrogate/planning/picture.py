@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.ticker import FuncFormatter
 
 from surrogate.planning.plan import Plan
+from surrogate.planning.report import number
 from surrogate.planning.scale import Point
 from surrogate.run.style import RC, WORSE_COLOR, Picture
 
@@ -28,7 +29,8 @@ def draw_plan(plan: Plan, path: Path) -> None:
             left.set_title(f"memory: {'fits in' if plan.fits else 'more than'} {limit / 1e9:.0f} GB")
         if program.time is not None:
             t = program.time
-            _bars(middle, {"compute": t.compute, "memory": t.memory, **t.levels, "step": t.step}, 1e-3, "ms")
+            unit, label = (1.0, "s") if t.step >= 1 else (1e-3, "ms") if t.step >= 1e-3 else (1e-6, "µs")
+            _bars(middle, {"compute": t.compute, "memory": t.memory, **t.levels, "step": t.step}, unit, label)
             middle.set_title(f"time of a step: {program.share_of_peak:.0%} of peak")
         sent: dict[str, float] = {}
         for row in program.traffic:
@@ -49,10 +51,8 @@ def _bars(axes: Any, values: dict[str, float], unit: float, label: str) -> None:
     names = list(values)[::-1]
     numbers = [values[n] / unit for n in names]
     axes.barh(names, numbers, color=[_GREY if n in ("peak", "step") else _BLUE for n in names])
-    for place, number in enumerate(numbers):
-        axes.annotate(
-            f"{number:.3g}", (number, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
-        )
+    for place, value in enumerate(numbers):
+        axes.annotate(number(value), (value, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_xlabel(label)
     axes.margins(x=0.18)
     axes.grid(axis="y", visible=False)

@@ -40,7 +40,7 @@ def _program(program: ProgramPlan, plan: Plan) -> list[str]:
         return lines
     t = program.time
     lines += [
-        f"  a step of a device: {program.flops / 1e12:.3g} TFLOP of the model, {program.computed / 1e12:.3g} with what is "
+        f"  a step of a device: {number(program.flops / 1e12)} TFLOP of the model, {number(program.computed / 1e12)} with what is "
         f"recomputed; {size(program.touched)} of memory touched",
         "  collectives of a step",
         f"    {'kind':<22}{'axes':<16}{'group':>6}{'number':>8}{'payload':>12}{'sent':>12}",
@@ -100,12 +100,17 @@ def _assumptions(plan: Plan) -> list[str]:
 def size(value: float) -> str:
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if value >= scale:
-            return f"{value / scale:.3g} {unit}"
+            return f"{number(value / scale)} {unit}"
     return f"{value:.0f} B"
 
 
 def seconds(value: float) -> str:
     for unit, scale in (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if value >= scale * (2 if scale > 1 else 1):
-            return f"{value / scale:.3g} {unit}"
-    return f"{value * 1e6:.3g} µs" if value else "0"
+            return f"{number(value / scale)} {unit}"
+    return f"{number(value * 1e6)} µs" if value else "0"
+
+
+def number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
