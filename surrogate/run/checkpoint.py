@@ -376,7 +376,7 @@ def _placed(leaf: Any) -> jax.ShapeDtypeStruct | np.ndarray:
 
 
 def _is_on_cpu(leaf: jax.Array) -> bool:
-    return all(device.platform == "cpu" for device in leaf.sharding.device_set)
+    return {device.platform for device in leaf.devices()} == {"cpu"}
 
 
 def _place(leaf: jax.Array) -> tuple:
