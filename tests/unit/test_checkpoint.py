@@ -1,5 +1,6 @@
 """What is saved comes back exactly, and nothing else does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 import threading
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tensorstore as ts
 
 from surrogate.core.types import PyTree, UserError
 from surrogate.run.checkpoint import Checkpoints, _describe
@@ -94,6 +96,29 @@ def test_a_second_copy_goes_into_the_memory_of_the_first(checkpoints: Checkpoint
     assert [leaf.shape for leaf in checkpoints._copied] == [(3,)]
     checkpoints.close()
     assert not checkpoints._copied
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [
+        ((2048, 1536), range(4, 64)),
+        ((3, 2**20, 2), range(4, 64)),
+        ((2**20,), [1]),  # small enough as it is
+        ((1_048_583,), [1]),  # a prime number
+        ((1031, 2048), [1]),
+    ],
+)
+def test_arrays_are_stored_in_chunks_that_are_never_tiny(
+    checkpoints: Checkpoints, shape: tuple[int, ...], chunks: Sequence[int]
+) -> None:
+    state = {"w": np.arange(np.prod(shape), dtype=np.float32).reshape(shape)}
+    checkpoints.save(1, {**state, "x": jnp.asarray(state["w"])}, {})
+    _, found, _ = checkpoints.restore_newest({**state, "x": jnp.asarray(state["w"])}) or pytest.fail("nothing restored")
+    assert_same(found, {**state, "x": jnp.asarray(state["w"])})
+    kvstore = {"driver": "ocdbt", "base": f"file://{checkpoints.directory}/1/default/"}
+    for name in ("w", "x"):
+        keys = ts.KvStore.open(kvstore).result().list().result()
+        assert len([key for key in keys if key.startswith(f"{name}/".encode()) and b".z" not in key]) in chunks
 
 
 def test_what_was_written_with_compression_is_restored(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_seconds_are_those_of_the_clock(tmp_path: Path) -> None:
 def test_no_second_of_a_save_counts_as_stepping_too(
     tiny_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, pause = loop.Checkpoints.save, 2.0
+    original, pause = loop.Checkpoints.save, 1.5
 
     def slow(self: Any, *arguments: Any) -> None:
         time.sleep(pause)
