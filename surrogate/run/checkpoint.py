@@ -5,14 +5,21 @@ every committed step gets a manifest, ``<step>/manifest.json``: the SHA-256 of i
 its leaves and the caller's ``extra``, sealed by a digest of its own. A step without a manifest that holds is not
 trusted, and nothing older is deleted before the newer step has one: after a kill at any moment the newest trusted
 step is there.
+
+Arrays are stored without compression, since weights and moments in float32 hardly shrink, and in chunks of a few MB, whose
+memory is used again and again while they are read: restoring takes a fraction of the time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 import contextlib
+from functools import partial
 import hashlib
 import json
 import logging
+import math
 import os
 from pathlib import Path
 import shutil
@@ -21,6 +28,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from surrogate.core.types import PyTree, UserError
@@ -36,6 +44,12 @@ MANIFEST = "manifest.json"
 MARK = "completed"
 """A file that says that a step was completed here once: its absence tells a first save cut short from lost steps."""
 _NONE, _FIRST_CUT_SHORT = -1, -2
+_CHUNK = 2**22
+"""Bytes of a chunk of an array, at most."""
+_FACTOR = 32
+"""A chunk has more than ``_CHUNK / _FACTOR`` bytes."""
+_SMALL = 2**20
+"""Bytes up to which a file counts as description and not as arrays: nothing parses those before they are verified."""
 
 
 class _Rejected(Exception):
@@ -46,7 +60,8 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Saving returns once the state is copied to the host; writing, hashing and pruning go on behind. An
-    error of theirs is raised by the next call of :meth:`save`, :meth:`wait` or :meth:`close`.
+    error of theirs is raised by the next call of :meth:`save`, :meth:`wait` or :meth:`close`. The copy of a
+    state on CPU devices is kept until :meth:`close`, because the next one goes into its memory.
 
     Args:
         directory: made when absent.
@@ -66,6 +81,7 @@ class Checkpoints:
         self._error: BaseException | None = None
         self._rejected: dict[int, str] = {}
         self._tidy = False
+        self._copied: list[jax.Array] = []
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -93,15 +109,15 @@ class Checkpoints:
         self.wait()
         leaves = _describe(state)
         text = json_text(extra)
-        # Leaves of NumPy may be changed by the caller while they are written; JAX arrays cannot.
-        state = jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, state)
         try:
             self._clear_way(step)
             import orbax.checkpoint as ocp
 
             # The loop may forbid transfers that it does not see; this one is meant.
             with jax.transfer_guard("allow"):
-                self._orbax().save(step, args=ocp.args.StandardSave(state), force=True)
+                copied = self._copy(state)
+                how = jax.tree.map(lambda leaf: ocp.SaveArgs(chunk_byte_size=_chunk_bytes(leaf)), copied)
+                self._orbax().save(step, args=ocp.args.PyTreeSave(copied, how), force=True)
         except Exception as error:
             self._abandon(step)
             if disk_reason(error) is not None:
@@ -130,6 +146,7 @@ class Checkpoints:
         try:
             self.wait()
         finally:
+            self._copied = []
             manager, self._manager = self._manager, None
             if manager is not None:
                 manager.close()
@@ -141,7 +158,9 @@ class Checkpoints:
             like: a pytree of arrays or ``ShapeDtypeStruct`` with the expected structure, shapes, dtypes and,
                 where given, shardings. Without a sharding a leaf goes to the default device.
 
-        Steps that are damaged or incomplete are logged with the reason and passed over, towards older ones.
+        Steps that are damaged or incomplete are logged with the reason and passed over, towards older ones. One process
+        alone hashes the arrays while Orbax reads them, and returns what it read once the hashes are right; of several,
+        all begin to read what the first one has verified, since none may fail while others wait for it.
 
         Raises:
             UserError: none of the steps verifies, or an undamaged step holds another structure, shape or dtype
@@ -152,32 +171,43 @@ class Checkpoints:
         steps = self.steps()
         if not steps:
             return None
-        chosen, manifest = self._choose(steps)
+        load = partial(self._load, like, expected)
+        alone = jax.process_count() == 1
+        chosen, manifest, state = self._choose(steps, load if alone else None)
         if chosen == _FIRST_CUT_SHORT:
             return None
         if manifest is None:
             reasons = "; ".join(f"step {step}: {reason}" for step, reason in sorted(self._rejected.items()))
             raise UserError(f"no checkpoint in {self.directory} can be trusted ({reasons})")
-        _compare(manifest["leaves"], expected, self.directory / str(chosen))
+        if not alone:
+            state = load(manifest)
+        return chosen, state, manifest["extra"]
+
+    def _load(self, like: PyTree, expected: list[list], manifest: dict) -> PyTree:
+        """The state of the step that ``manifest`` belongs to."""
+        step = manifest["step"]
+        _compare(manifest["leaves"], expected, self.directory / str(step))
         import orbax.checkpoint as ocp
 
         target = jax.tree.map(_placed, like)
+        arguments = ocp.checkpoint_utils.construct_restore_args(target)
         with jax.transfer_guard("allow"):
-            state = self._orbax().restore(chosen, args=ocp.args.StandardRestore(target))
-        _compare(_describe(state), expected, self.directory / str(chosen))
-        return chosen, state, manifest["extra"]
+            state = self._orbax().restore(step, args=ocp.args.PyTreeRestore(target, arguments))
+        _compare(_describe(state), expected, self.directory / str(step))
+        return state
 
-    def _choose(self, steps: list[int]) -> tuple[int, dict | None]:
-        """The newest step that verifies, and its manifest; the same on all processes.
+    def _choose(self, steps: list[int], load: Callable[[dict], PyTree] | None) -> tuple[int, dict | None, PyTree]:
+        """The newest step that verifies, and its manifest, the same on all processes; and what ``load`` makes of it.
 
         Without one, ``_FIRST_CUT_SHORT`` or ``_NONE``, and None.
         """
         self._rejected = {}
-        chosen, manifest = _NONE, None
+        chosen, manifest, state = _NONE, None, None
         if jax.process_index() == 0:
             for step in reversed(steps):
                 try:
-                    chosen, manifest = step, _verify(self.directory / str(step), step)
+                    manifest, state = _verify(self.directory / str(step), step, load)
+                    chosen = step
                     break
                 except _Rejected as error:
                     self._rejected[step] = str(error)
@@ -193,7 +223,27 @@ class Checkpoints:
             if jax.process_index() != 0:
                 self._rejected = {step: "see the first process" for step in steps if step > chosen}
                 manifest = _read_manifest(self.directory / str(chosen), chosen) if chosen >= 0 else None
-        return chosen, manifest
+        return chosen, manifest, state
+
+    def _copy(self, state: PyTree) -> PyTree:
+        """``state`` in memory of its own, as far as Orbax would write it from where it is.
+
+        The caller may change NumPy's arrays, and give away those of JAX: on a CPU the step that does so would find them in
+        use and fetch other memory for all of them, page by page, while the writers want the cores.
+        """
+        leaves, structure = jax.tree.flatten(state)
+        on_cpu = [isinstance(leaf, jax.Array) and _is_on_cpu(leaf) for leaf in leaves]
+        arrays = [leaf for leaf, here in zip(leaves, on_cpu, strict=True) if here]
+        alike = [_place(x) for x in arrays] == [_place(x) for x in self._copied]
+        into, self._copied = self._copied if alike else [], []
+        if arrays:
+            places = [x.sharding for x in arrays]
+            copy = jax.jit(_copies, out_shardings=places, donate_argnums=1, keep_unused=True)
+            self._copied = jax.block_until_ready(copy(arrays, into))
+        copied = iter(self._copied)
+        for i, leaf in enumerate(leaves):
+            leaves[i] = next(copied) if on_cpu[i] else leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+        return jax.tree.unflatten(structure, leaves)
 
     def _orbax(self) -> CheckpointManager:
         if self._manager is None:
@@ -207,7 +257,8 @@ class Checkpoints:
                 enable_async_checkpointing=True,
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             )
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+            self._manager = ocp.CheckpointManager(self.directory, item_handlers=handler, options=options)
         return self._manager
 
     def _clear_way(self, step: int) -> None:
@@ -276,7 +327,15 @@ class Checkpoints:
             if jax.process_index() != 0:
                 return
             folder = self.directory / str(step)
-            record = {"step": step, "leaves": leaves, "files": _hash_files(folder), "extra": json.loads(extra)}
+            # Few threads: the training wants the cores.
+            threads = max(1, _cores() // 4)
+            names = list(_list_files(folder))
+            record = {
+                "step": step,
+                "leaves": leaves,
+                "files": dict(zip(names, _hash_files(folder, names, threads), strict=True)),
+                "extra": json.loads(extra),
+            }
             write_bytes_atomic(folder / MANIFEST, seal(record))
             if not self._mark.exists():
                 write_bytes_atomic(self._mark, b"A checkpoint was completed in this directory.\n")
@@ -324,21 +383,71 @@ def _placed(leaf: Any) -> jax.ShapeDtypeStruct | np.ndarray:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _hash_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Relative name → size and SHA-256 of every file below ``folder`` but the manifest."""
+def _is_on_cpu(leaf: jax.Array) -> bool:
+    return {device.platform for device in leaf.devices()} == {"cpu"}
+
+
+def _place(leaf: jax.Array) -> tuple:
+    return leaf.shape, leaf.dtype, leaf.sharding
+
+
+def _copies(new: list[jax.Array], into: list[jax.Array]) -> list[jax.Array]:
+    """Copies of ``new``, in the memory of ``into`` where that is given away for it."""
+    return [jnp.copy(leaf) for leaf in new]
+
+
+def _chunk_bytes(leaf: jax.Array | np.ndarray) -> int | None:
+    """The most bytes that a chunk of ``leaf`` may have; None where it stays whole.
+
+    Orbax divides dimensions by their factors, the largest first, until a chunk is small enough: a large prime number of rows
+    would come out in single rows.
+    """
+    shape = leaf.sharding.shard_shape(leaf.shape) if isinstance(leaf, jax.Array) else leaf.shape
+    if math.prod(shape) * leaf.dtype.itemsize <= _CHUNK or any(_largest_factor(n) > _FACTOR for n in shape):
+        return None
+    return _CHUNK
+
+
+def _largest_factor(number: int) -> int:
+    """The largest prime factor."""
+    factor, largest = 2, 1
+    while factor * factor <= number:
+        if number % factor:
+            factor += 1
+        else:
+            number, largest = number // factor, factor
+    return max(number, largest)
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _list_files(folder: Path) -> dict[str, int]:
+    """Relative name → size of every file below ``folder`` but the manifest, sorted."""
     table = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise _Rejected(f"{name} is not a plain file")
         if path.is_file() and name != MANIFEST:
-            # Not remembered between calls: a flipped bit changes neither size nor time.
-            with open(path, "rb") as file:
-                table[name] = {
-                    "size": os.fstat(file.fileno()).st_size,
-                    "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-                }
+            table[name] = path.stat().st_size
     return table
+
+
+def _hash_file(path: Path) -> dict[str, Any]:
+    # Not remembered between calls: a flipped bit changes neither size nor time.
+    with open(path, "rb") as file:
+        return {
+            "size": os.fstat(file.fileno()).st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
+
+
+def _hash_files(folder: Path, names: Iterable[str], threads: int) -> list[dict[str, Any]]:
+    """Size and SHA-256 of files, several at a time: hashing and reading let go of Python's lock."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
+        return list(pool.map(lambda name: _hash_file(folder / name), names))
 
 
 def _read_manifest(folder: Path, step: int) -> dict:
@@ -361,25 +470,48 @@ def _read_manifest(folder: Path, step: int) -> dict:
     return manifest
 
 
-def _verify(folder: Path, step: int) -> dict:
-    """The manifest of a step whose every file is as it was written.
+def _verify(folder: Path, step: int, load: Callable[[dict], PyTree] | None = None) -> tuple[dict, PyTree]:
+    """The manifest of a step whose every file is as it was written, and what ``load(manifest)`` made of it meanwhile.
+
+    ``load`` begins once everything is known to be right but the content of large files; what it returns or raises is
+    forgotten where one of these is damaged.
 
     Raises:
         _Rejected: with the reason.
     """
     manifest = _read_manifest(folder, step)
+    listed = manifest["files"]
     try:
-        found = _hash_files(folder)
+        found = _list_files(folder)
+        for name in sorted(set(listed) | set(found)):
+            if name not in found:
+                raise _Rejected(f"file {name} is missing")
+            if name not in listed:
+                raise _Rejected(f"file {name} does not belong to it")
+            if found[name] != listed[name]["size"]:
+                raise _Rejected(f"file {name} has {found[name]} bytes, expected {listed[name]['size']}")
+        large = sorted((name for name in found if found[name] > _SMALL), key=lambda name: -found[name])
+        _check_files(folder, listed, [name for name in found if found[name] <= _SMALL])
+        if load is None:
+            _check_files(folder, listed, large)
+            return manifest, None
+        with ThreadPoolExecutor(1, thread_name_prefix="verify") as beside:
+            check = beside.submit(_check_files, folder, listed, large)
+            state, failure = None, None
+            try:
+                state = load(manifest)
+            except Exception as error:
+                failure = error
+            check.result()
     except OSError as error:
         raise _Rejected(f"it cannot be read: {error}") from error
-    listed = manifest["files"]
-    for name in sorted(set(listed) | set(found)):
-        if name not in found:
-            raise _Rejected(f"file {name} is missing")
-        if name not in listed:
-            raise _Rejected(f"file {name} does not belong to it")
-        if found[name]["size"] != listed[name]["size"]:
-            raise _Rejected(f"file {name} has {found[name]['size']} bytes, expected {listed[name]['size']}")
-        if found[name]["sha256"] != listed[name]["sha256"]:
+    if failure is not None:
+        raise failure
+    return manifest, state
+
+
+def _check_files(folder: Path, listed: dict[str, dict[str, Any]], names: list[str]) -> None:
+    """Raise :class:`_Rejected` for the first of ``names`` that is not as the manifest says."""
+    for name, found in zip(names, _hash_files(folder, names, _cores()), strict=True):
+        if found != listed[name]:
             raise _Rejected(f"file {name} was damaged: its SHA-256 differs")
-    return manifest

@@ -320,7 +320,10 @@ class _Run:
                     if agreed if several else self.stop.requested:
                         break
                     if done % config.checkpoint_every == 0 and done < config.steps:
+                        jax.block_until_ready(state)  # what is still computed is no cost of the save
+                        began = time.perf_counter()
                         self._save(checkpoints, done, state)
+                        mark += time.perf_counter() - began
                         last_saved = done
                     bar.update(done, loss=self.last_loss, wait=reader.waited)
                 if pending is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import random
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from surrogate.core.types import PyTree, UserError
+from surrogate.run import checkpoint
 from surrogate.run.checkpoint import Checkpoints
 from surrogate.run.lock import RunLock
 from surrogate.run.provenance import append_jsonl, write_json_atomic
@@ -103,6 +105,88 @@ def test_every_file_flipped_cut_or_deleted_is_noticed(tmp_path: Path) -> None:
     assert (store.restore_newest(small_state(0)) or pytest.fail("nothing"))[0] == 1
     (tmp_path / "2" / "stray").unlink()
     assert (store.restore_newest(small_state(0)) or pytest.fail("nothing"))[0] == 2
+    store.close()
+
+
+def large_state(value: int) -> PyTree:
+    """Whose arrays are read while they are hashed."""
+    return {"w": np.full((3, 2**19), value, np.int32), "b": jnp.arange(2**19) + value}
+
+
+def large_file(folder: Path) -> Path:
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("place", [0, 100, 2**21, -(2**19), -1])
+def test_a_flip_in_a_file_that_is_read_meanwhile_walks_back(tmp_path: Path, place: int) -> None:
+    store = Checkpoints(tmp_path)
+    for step in (1, 2):
+        store.save(step, large_state(step), {})
+    store.wait()
+    path = large_file(tmp_path / "2")
+    damaged = bytearray(path.read_bytes())
+    damaged[place] ^= 4
+    path.write_bytes(damaged)
+    step, state, _ = store.restore_newest(large_state(0)) or pytest.fail("nothing to restore")
+    assert step == 1
+    np.testing.assert_array_equal(state["w"], 1)
+    np.testing.assert_array_equal(state["b"], np.arange(2**19) + 1)
+    store.close()
+
+
+def test_nothing_is_returned_before_its_hashes_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orbax is done long before the hashes are, and what it read was damaged."""
+    store = Checkpoints(tmp_path)
+    for step in (1, 2):
+        store.save(step, large_state(step), {})
+    store.wait()
+    path, whole, events = large_file(tmp_path / "2"), b"", []
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    load, check = Checkpoints._load, checkpoint._check_files
+    loaded = threading.Event()
+
+    def noted(self: Checkpoints, like: PyTree, expected: list, manifest: dict) -> PyTree:
+        state = load(self, like, expected, manifest)
+        events.append(("loaded", manifest["step"]))
+        loaded.set()
+        return state
+
+    def late(folder: Path, listed: dict, names: list[str]) -> None:
+        if path.relative_to(tmp_path / "2").as_posix() in names:
+            assert loaded.wait(60)
+            events.append(("hashed", int(folder.name)))
+        check(folder, listed, names)
+
+    monkeypatch.setattr(Checkpoints, "_load", noted)
+    monkeypatch.setattr(checkpoint, "_check_files", late)
+    step, state, _ = store.restore_newest(large_state(0)) or pytest.fail("nothing to restore")
+    assert events[:2] == [("loaded", 2), ("hashed", 2)]
+    assert step == 1
+    np.testing.assert_array_equal(state["w"], 1)
+    store.close()
+
+
+def test_what_reading_raises_counts_only_where_the_files_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Checkpoints(tmp_path)
+    for step in (1, 2):
+        store.save(step, large_state(step), {})
+    store.wait()
+    load = Checkpoints._load
+
+    def broken(self: Checkpoints, like: PyTree, expected: list, manifest: dict) -> PyTree:
+        if manifest["step"] == 2:
+            raise ValueError("cannot decode")
+        return load(self, like, expected, manifest)
+
+    monkeypatch.setattr(Checkpoints, "_load", broken)
+    with pytest.raises(ValueError, match="cannot decode"):
+        store.restore_newest(large_state(0))
+    path = large_file(tmp_path / "2")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert (store.restore_newest(large_state(0)) or pytest.fail("nothing"))[0] == 1
     store.close()
 
 

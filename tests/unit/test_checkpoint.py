@@ -1,5 +1,6 @@
 """What is saved comes back exactly, and nothing else does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 import threading
 
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tensorstore as ts
 
 from surrogate.core.types import PyTree, UserError
-from surrogate.run.checkpoint import Checkpoints
+from surrogate.run.checkpoint import Checkpoints, _describe
 from surrogate.run.files import disk_reason
 
 
@@ -75,6 +77,73 @@ def test_state_may_be_donated_or_changed_while_it_is_written(checkpoints: Checkp
         restored = checkpoints.restore_newest({**state, "host": host}) or pytest.fail("nothing restored")
         for leaf in jax.tree.leaves(restored[1]):
             assert np.all(np.asarray(leaf) == step)
+
+
+def test_a_second_copy_goes_into_the_memory_of_the_first(checkpoints: Checkpoints) -> None:
+    """And the step after a save finds its own memory free: nothing of it is in use while the disk is slow."""
+    bump = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
+    state = {"w": jnp.zeros((512, 512)), "n": jnp.int32(0)}
+    places = []
+    for step in (1, 2, 3):
+        state = bump(state)
+        own = state["w"].unsafe_buffer_pointer()
+        checkpoints.save(step, state, {})
+        state = bump(state)
+        assert state["w"].unsafe_buffer_pointer() == own
+        places.append([leaf.unsafe_buffer_pointer() for leaf in checkpoints._copied])
+    assert places[1] == places[2]
+    checkpoints.save(4, {"w": jnp.ones(3)}, {})  # another state is another matter
+    assert [leaf.shape for leaf in checkpoints._copied] == [(3,)]
+    checkpoints.close()
+    assert not checkpoints._copied
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [
+        ((2048, 1536), range(4, 64)),
+        ((3, 2**20, 2), range(4, 64)),
+        ((2**20,), [1]),  # small enough as it is
+        ((1_048_583,), [1]),  # a prime number
+        ((1031, 2048), [1]),
+    ],
+)
+def test_arrays_are_stored_in_chunks_that_are_never_tiny(
+    checkpoints: Checkpoints, shape: tuple[int, ...], chunks: Sequence[int]
+) -> None:
+    state = {"w": np.arange(np.prod(shape), dtype=np.float32).reshape(shape)}
+    checkpoints.save(1, {**state, "x": jnp.asarray(state["w"])}, {})
+    _, found, _ = checkpoints.restore_newest({**state, "x": jnp.asarray(state["w"])}) or pytest.fail("nothing restored")
+    assert_same(found, {**state, "x": jnp.asarray(state["w"])})
+    kvstore = {"driver": "ocdbt", "base": f"file://{checkpoints.directory}/1/default/"}
+    for name in ("w", "x"):
+        keys = ts.KvStore.open(kvstore).result().list().result()
+        assert len([key for key in keys if key.startswith(f"{name}/".encode()) and b".z" not in key]) in chunks
+
+
+def test_what_was_written_with_compression_is_restored(tmp_path: Path) -> None:
+    """Checkpoints of before: Orbax's own defaults."""
+    import orbax.checkpoint as ocp
+
+    def default_manager(self: Checkpoints) -> ocp.CheckpointManager:
+        if self._manager is None:
+            self._manager = ocp.CheckpointManager(self.directory)
+        return self._manager
+
+    class Earlier(Checkpoints):
+        _orbax = default_manager  # type: ignore[assignment]
+
+        def save(self, step: int, state: PyTree, extra: dict) -> None:
+            self._orbax().save(step, args=ocp.args.StandardSave(state))
+            self._finish(step, _describe(state), "{}")
+
+    earlier = Earlier(tmp_path)
+    earlier.save(1, make_state(1), {})
+    earlier.close()
+    now = Checkpoints(tmp_path)
+    _, state, _ = now.restore_newest(make_state()) or pytest.fail("nothing restored")
+    assert_same(state, make_state(1))
+    now.close()
 
 
 def test_saving_works_under_a_transfer_guard(checkpoints: Checkpoints) -> None:

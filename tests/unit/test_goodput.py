@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+import time
+from typing import Any
 
 import pytest
 
+from surrogate.cli import load_experiment
+from surrogate.run import loop
 from surrogate.run.goodput import Goodput
 
 
@@ -44,3 +49,21 @@ def test_seconds_are_those_of_the_clock(tmp_path: Path) -> None:
         raise ValueError("x")
     assert 0 < ledger.summary()["seconds"]["saving"] + 1e-3 < 10
     assert not ledger.path.exists()
+
+
+def test_no_second_of_a_save_counts_as_stepping_too(
+    tiny_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, pause = loop.Checkpoints.save, 1.5
+
+    def slow(self: Any, *arguments: Any) -> None:
+        time.sleep(pause)
+        original(self, *arguments)
+
+    monkeypatch.setattr(loop.Checkpoints, "save", slow)
+    words = [*tiny_settings, "train.steps=4", "train.checkpoint_every=2", "train.log_every=1", f"run.dir={tmp_path}"]
+    monkeypatch.setattr(loop, "publish", lambda *arguments: {})
+    loop.run_training(load_experiment("", words), quiet=True)
+    last = json.loads((tmp_path / "goodput.jsonl").read_text().splitlines()[-1])
+    assert last["saving"] > 2 * pause  # after the second step, and at the end
+    assert last["stepping"] < pause

@@ -1,0 +1,248 @@
+"""What checkpoints cost a training, and what reading one back costs, with about 1 GB of state.
+
+    python benchmarks/checkpoints.py [megabytes=1000] [every=60] [saves=5] [repeats=7] [keep=DIRECTORY] [part=all|train|restore]
+
+One training through the loop: an MLP whose weights, AdamW moments and averaged weights are ``megabytes`` together, in batches
+of 4, saved every ``every`` steps, ``saves`` times. Two costs of a save are told apart:
+
+* stall: the seconds of ``saving`` in the run's ledger (``goodput.jsonl``), during which no step is computed. Beside it the
+  seconds of the steps until the next save, hence the interval from which on the stall is below 2 % of them.
+* slower steps: the median step while a save is written, hashed and pruned behind, beside the median step while none is, of
+  the same run. Writers and steps share the cores; where steps run on an accelerator they do not. The slowest step
+  within a few of a save tells whether anything waits that the ledger calls stepping.
+
+Then restoring, in a process of its own: ``Checkpoints.restore_newest``, which verifies the SHA-256 of every file, takes turns
+with a raw read of the same files into memory that is there already, and with its two parts one at a time: hashing
+the files, and Orbax without any verification. With a cold page cache (every file is dropped from it first) and with a warm
+one; medians of ``repeats``, ratios of the same turn. ``keep`` leaves everything there, for ``part=restore`` later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+import os
+from pathlib import Path
+from statistics import median
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+SHARE = 0.02
+"""Of the steps' time that the loop may wait for saves."""
+FILL = 3
+"""Steps after a save whose single times say nothing: two are in flight before the loop waits for any."""
+NEAR = 5
+LAYERS, POINTS, BATCH = 4, 16, 4
+
+
+def hidden_for(megabytes: float) -> int:
+    """The width at which four copies of the weights in float32 are so large."""
+    hidden = 16
+    while 16e-6 * (LAYERS * hidden**2 + 2 * POINTS**2 * hidden) < megabytes:
+        hidden += 16
+    return hidden
+
+
+def settings(root: Path, megabytes: float, every: int, saves: int) -> list[str]:
+    return [
+        "name=checkpoints", "data=arrays", f"data.root={root}", "data.paths=[maps.npz]", "data.forcings=[x]", "data.diagnostics=[y]",
+        "data.split={train:[0.0,0.8],valid:null,test:[0.8,1.0]}",
+        "model=mlp", "model.scope=global", f"model.hidden={hidden_for(megabytes)}", f"model.layers={LAYERS}",
+        f"train.steps={(saves + 1) * every}", f"train.checkpoint_every={every}", "train.log_every=1",
+        f"train.batch_size={BATCH}", "train.curriculum=[{start:0,rollout:1}]", "train.ema=0.99", "optim.learning_rate=1e-4",
+        f"run.dir={root / 'run'}",
+    ]  # fmt: skip
+
+
+def machine(before: float) -> str:
+    return f"load average {before:.1f} before and {os.getloadavg()[0]:.1f} after, {os.cpu_count()} cores"
+
+
+# -- saving --------------------------------------------------------------------------------------------
+
+
+def train(root: Path, megabytes: float, every: int, saves: int) -> None:
+    import numpy as np
+
+    from surrogate.cli import load_experiment
+    from surrogate.run import loop
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, POINTS, POINTS)).astype(np.float32)
+    np.savez(root / "maps.npz", x=x, y=np.cumsum(x, axis=1))
+    ledger: list[tuple[int, float, float, float]] = []  # step, stepping, saving, clock
+    written: list[tuple[float, float]] = []  # the clock at the beginning and the end of what goes on behind
+
+    class Ledger(loop.Goodput):
+        def record(self, step: int) -> None:
+            super().record(step)
+            ledger.append((step, self.seconds["stepping"], self.seconds["saving"], time.perf_counter()))
+
+    class Store(loop.Checkpoints):
+        def _finish(self, *arguments: Any) -> None:
+            began = time.perf_counter()
+            super()._finish(*arguments)
+            written.append((began, time.perf_counter()))
+
+    loop.Goodput, loop.Checkpoints = Ledger, Store  # type: ignore[misc]
+    before = os.getloadavg()[0]
+    result = loop.run_training(load_experiment("", settings(root, megabytes, every, saves)), quiet=True)
+    peak = result.summary["throughput"]["peak_memory_bytes"]
+    size = sum(path.stat().st_size for path in plain_files(newest(root)))
+    print(
+        f"state on disk {size / 1e9:.2f} GB, {result.summary['parameters']:,} parameters, peak memory {peak / 1e9:.1f} GB"
+    )
+    report_saving(ledger, written, every, saves)
+    print(f"  {machine(before)}", flush=True)
+
+
+def report_saving(
+    ledger: list[tuple[int, float, float, float]], written: list[tuple[float, float]], every: int, saves: int
+) -> None:
+    at = {step: (stepping, saving) for step, stepping, saving, _ in reversed(ledger)}  # the first line of every step
+    stalls = [at[k * every + 1][1] - at[k * every][1] for k in range(1, saves + 1)]
+    between = [at[(k + 1) * every][0] - at[k * every][0] for k in range(1, saves + 1)]
+    free, busy, near = [], [], []
+    for (_, earlier, _, began), (step, stepping, _, ended) in pairwise(ledger):
+        since = (step - 1) % every
+        if step > every and since < NEAR:
+            near.append(stepping - earlier)
+        if since < FILL:
+            continue
+        if any(start < began and ended < end for start, end in written):
+            busy.append(stepping - earlier)
+        elif (
+            step > NEAR and step <= (saves + 1) * every and all(end < began or ended < start for start, end in written)
+        ):
+            free.append(stepping - earlier)
+    step, stall = median(free), median(stalls)
+    shares = [a / b for a, b in zip(stalls, between, strict=True)]
+    print(f"stall: {', '.join(f'{s:.3f}' for s in stalls)} s (median {stall:.3f}, {stall / step:.2f} steps)")
+    print(f"  share of the steps' time, a save every {every} steps ({median(between):.1f} s): median {median(shares):.2%}, "
+          f"largest {max(shares):.2%}; below {SHARE:.0%} with a save every {stall / SHARE:.1f} s, {stall / SHARE / step:.0f} steps")  # fmt: skip
+    print(f"behind: a save is written in {median([b - a for a, b in written]):.1f} s (median)")
+    print(f"  median step {step:.3f} s while nothing is written ({len(free)} steps), "
+          f"{median(busy) if busy else float('nan'):.3f} s while something is ({len(busy)} steps)")  # fmt: skip
+    extra = median(between) - every * step
+    print(f"  longest of the {NEAR} steps after a save {max(near):.3f} s; {extra:.1f} s more in all from save to save "
+          f"than {every} undisturbed steps, {extra / median(between):.1%}")  # fmt: skip
+
+
+def newest(root: Path) -> Path:
+    from surrogate.run.checkpoint import Checkpoints
+
+    store = Checkpoints(root / "run" / "checkpoints")
+    return store.directory / str(store.steps()[-1])
+
+
+def plain_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+# -- restoring -----------------------------------------------------------------------------------------
+
+
+def restore(root: Path, megabytes: float, every: int, saves: int, repeats: int) -> None:
+    import jax
+    import numpy as np
+
+    from surrogate.cli import load_experiment
+    from surrogate.domains.base import find_domain
+    from surrogate.optim import make_optimizer
+    from surrogate.parallel.placement import Placement
+    from surrogate.run import checkpoint
+    from surrogate.run.batches import place
+    from surrogate.run.program import StateBuilder
+
+    experiment = load_experiment("", settings(root, megabytes, every, saves))
+    domain = place(find_domain(experiment.domain)(experiment), Placement.of(experiment.mesh))
+    domain.open()
+    optimizer = make_optimizer(experiment.optim, experiment.train.steps)
+    like = jax.eval_shape(StateBuilder(domain, optimizer, experiment.train))
+    folder = newest(root)
+    paths, step = plain_files(folder), int(folder.name)
+    size = sum(path.stat().st_size for path in paths)
+    memory = memoryview(np.ones(size, np.uint8)).cast("B")
+    store = checkpoint.Checkpoints(folder.parent)
+    manifest = checkpoint._read_manifest(folder, step)
+
+    def raw() -> None:
+        at = 0
+        for path in paths:
+            with open(path, "rb", buffering=0) as file:
+                while count := file.readinto(memory[at:]):
+                    at += count
+        assert at == size, "every byte of every file was read"
+
+    def whole() -> None:
+        found = store.restore_newest(like)
+        assert found is not None
+        assert found[0] == step, "the newest step is whole"
+        jax.block_until_ready(found[1])
+
+    sides: dict[str, Callable[[], object]] = {
+        "raw read": raw,
+        "restore_newest": whole,
+        "hashing alone": lambda: checkpoint._verify(folder, step),
+        "Orbax alone": lambda: jax.block_until_ready(store._load(like, checkpoint._describe(like), manifest)),
+    }
+    before = os.getloadavg()[0]
+    whole()  # imports, and threads that are made once
+    print(f"restoring {size / 1e9:.2f} GB, medians of {repeats}")
+    for cold in (True, False):
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in range(repeats):
+            names = list(sides)
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                for path in paths if cold else ():
+                    drop(path)
+                began = time.perf_counter()
+                sides[name]()
+                seconds[name].append(time.perf_counter() - began)
+        print("cold page cache" if cold else "warm page cache")
+        for name, found in seconds.items():
+            ratio = median(a / b for a, b in zip(found, seconds["raw read"], strict=True))
+            print(
+                f"  {name:15} {median(found):6.2f} s  {size / 1e9 / median(found):6.2f} GB/s  {ratio:5.2f} times the raw read"
+            )
+    store.close()
+    print(f"  {machine(before)}", flush=True)
+
+
+def drop(path: Path) -> None:
+    """Out of the page cache, as far as the system has a call for that."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)  # what is not on disk yet stays in the cache
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(handle)
+
+
+def main() -> None:
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        return
+    given = dict(word.split("=", 1) for word in sys.argv[1:])
+    if unknown := set(given) - {"megabytes", "every", "saves", "repeats", "keep", "part"}:
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; see --help")
+    sizes = float(given.get("megabytes", 1000)), int(given.get("every", 60)), int(given.get("saves", 5))
+    part = given.get("part", "all")
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(given.get("keep", scratch)).absolute()
+        root.mkdir(parents=True, exist_ok=True)
+        if part in ("all", "train"):
+            train(root, *sizes)
+        if part == "restore":
+            restore(root, *sizes, int(given.get("repeats", 7)))
+        elif part == "all":  # the memory of a training would be in the way
+            words = [word for word in sys.argv[1:] if word.split("=")[0] not in ("keep", "part")]
+            subprocess.run([sys.executable, __file__, *words, f"keep={root}", "part=restore"], check=True)
+
+
+if __name__ == "__main__":
+    main()
