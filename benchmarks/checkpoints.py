@@ -1,6 +1,6 @@
 """What checkpoints cost a training, and what reading one back costs, with about 1 GB of state.
 
-    python benchmarks/checkpoints.py [megabytes=1000] [every=60] [saves=5] [repeats=7] [keep=DIRECTORY] [part=all|train|restore]
+    python benchmarks/checkpoints.py [megabytes=1000] [every=60] [saves=5] [repeats=5] [keep=DIRECTORY] [part=all|train|restore]
 
 One training through the loop: an MLP whose weights, AdamW moments and averaged weights are ``megabytes`` together, in batches
 of 4, saved every ``every`` steps, ``saves`` times. Two costs of a save are told apart:
@@ -11,8 +11,9 @@ of 4, saved every ``every`` steps, ``saves`` times. Two costs of a save are told
   the same run. Writers and steps share the cores; where steps run on an accelerator they do not. The slowest step
   within a few of a save tells whether anything waits that the ledger calls stepping.
 
-Then restoring, in a process of its own: ``Checkpoints.restore_newest``, which verifies the SHA-256 of every file, takes turns
-with a raw read of the same files into memory that is there already, and with its two parts one at a time: hashing
+Then restoring, as a run does once, each time in a new process, whose memory the system has yet to supply:
+``Checkpoints.restore_newest``, which verifies the SHA-256 of every file, takes turns with a raw read of the same files into new
+arrays (``numpy.fromfile``), with one into memory that was touched before, and with its two parts one at a time: hashing
 the files, and Orbax without any verification. With a cold page cache (every file is dropped from it first) and with a warm
 one; medians of ``repeats``, ratios of the same turn. ``keep`` leaves everything there, for ``part=restore`` later.
 """
@@ -145,9 +146,14 @@ def plain_files(folder: Path) -> list[Path]:
 # -- restoring -----------------------------------------------------------------------------------------
 
 
-def restore(root: Path, megabytes: float, every: int, saves: int, repeats: int) -> None:
+SIDES = ("new arrays", "old memory", "restore_newest", "hashing alone", "Orbax alone")
+
+
+def restore_once(root: Path, side: str, sizes: tuple[float, int, int]) -> float:
+    """The seconds of one of ``SIDES``, with imports and compilations done before."""
     import jax
     import numpy as np
+    import orbax.checkpoint  # noqa: F401
 
     from surrogate.cli import load_experiment
     from surrogate.domains.base import find_domain
@@ -157,19 +163,21 @@ def restore(root: Path, megabytes: float, every: int, saves: int, repeats: int) 
     from surrogate.run.batches import place
     from surrogate.run.program import StateBuilder
 
-    experiment = load_experiment("", settings(root, megabytes, every, saves))
+    folder = newest(root)
+    paths, step, store = plain_files(folder), int(folder.name), checkpoint.Checkpoints(folder.parent)
+    size = sum(path.stat().st_size for path in paths)
+    experiment = load_experiment("", settings(root, *sizes))
     domain = place(find_domain(experiment.domain)(experiment), Placement.of(experiment.mesh))
     domain.open()
-    optimizer = make_optimizer(experiment.optim, experiment.train.steps)
-    like = jax.eval_shape(StateBuilder(domain, optimizer, experiment.train))
-    folder = newest(root)
-    paths, step = plain_files(folder), int(folder.name)
-    size = sum(path.stat().st_size for path in paths)
-    memory = memoryview(np.ones(size, np.uint8)).cast("B")
-    store = checkpoint.Checkpoints(folder.parent)
-    manifest = checkpoint._read_manifest(folder, step)
+    like = jax.eval_shape(
+        StateBuilder(domain, make_optimizer(experiment.optim, experiment.train.steps), experiment.train)
+    )
+    manifest, memory = checkpoint._read_manifest(folder, step), memoryview(b"")
+    if side == "old memory":
+        memory = memoryview(np.ones(size, np.uint8)).cast("B")
+    jax.block_until_ready(jax.numpy.zeros(1))
 
-    def raw() -> None:
+    def old() -> None:
         at = 0
         for path in paths:
             with open(path, "rb", buffering=0) as file:
@@ -177,38 +185,46 @@ def restore(root: Path, megabytes: float, every: int, saves: int, repeats: int) 
                     at += count
         assert at == size, "every byte of every file was read"
 
-    def whole() -> None:
+    def whole() -> Any:
         found = store.restore_newest(like)
         assert found is not None
         assert found[0] == step, "the newest step is whole"
-        jax.block_until_ready(found[1])
+        return jax.block_until_ready(found[1])
 
-    sides: dict[str, Callable[[], object]] = {
-        "raw read": raw,
+    does: dict[str, Callable[[], Any]] = {
+        "new arrays": lambda: [np.fromfile(path, np.uint8) for path in paths],
+        "old memory": old,
         "restore_newest": whole,
         "hashing alone": lambda: checkpoint._verify(folder, step),
         "Orbax alone": lambda: jax.block_until_ready(store._load(like, checkpoint._describe(like), manifest)),
     }
-    before = os.getloadavg()[0]
-    whole()  # imports, and threads that are made once
-    print(f"restoring {size / 1e9:.2f} GB, medians of {repeats}")
-    for cold in (True, False):
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
-        for turn in range(repeats):
-            names = list(sides)
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                for path in paths if cold else ():
-                    drop(path)
-                began = time.perf_counter()
-                sides[name]()
-                seconds[name].append(time.perf_counter() - began)
-        print("cold page cache" if cold else "warm page cache")
-        for name, found in seconds.items():
-            ratio = median(a / b for a, b in zip(found, seconds["raw read"], strict=True))
-            print(
-                f"  {name:15} {median(found):6.2f} s  {size / 1e9 / median(found):6.2f} GB/s  {ratio:5.2f} times the raw read"
-            )
+    began = time.perf_counter()
+    kept = does[side]()
+    seconds = time.perf_counter() - began
+    del kept
     store.close()
+    return seconds
+
+
+def restore(root: Path, words: list[str], repeats: int) -> None:
+    before, paths = os.getloadavg()[0], plain_files(newest(root))
+    size = sum(path.stat().st_size for path in paths)
+    print(f"restoring {size / 1e9:.2f} GB in new processes, medians of {repeats}")
+    for cold in (True, False):
+        seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+        for turn in range(repeats):
+            for side in SIDES[turn % len(SIDES) :] + SIDES[: turn % len(SIDES)]:
+                for path in paths:
+                    drop(path) if cold else path.read_bytes()
+                command = [sys.executable, __file__, *words, f"keep={root}", f"part={side}"]
+                seconds[side].append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        print("cold page cache" if cold else "warm page cache")
+        for side, found in seconds.items():
+            ratio = median(a / b for a, b in zip(found, seconds["new arrays"], strict=True))
+            name = f"raw read into {side}" if side in SIDES[:2] else side
+            print(
+                f"  {name:24} {median(found):6.2f} s  {size / 1e9 / median(found):6.2f} GB/s  {ratio:5.2f} times that into new arrays"
+            )
     print(f"  {machine(before)}", flush=True)
 
 
@@ -235,13 +251,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(given.get("keep", scratch)).absolute()
         root.mkdir(parents=True, exist_ok=True)
-        if part in ("all", "train"):
+        words = [word for word in sys.argv[1:] if word.split("=")[0] not in ("keep", "part")]
+        if part == "train":
             train(root, *sizes)
-        if part == "restore":
-            restore(root, *sizes, int(given.get("repeats", 7)))
-        elif part == "all":  # the memory of a training would be in the way
-            words = [word for word in sys.argv[1:] if word.split("=")[0] not in ("keep", "part")]
-            subprocess.run([sys.executable, __file__, *words, f"keep={root}", "part=restore"], check=True)
+        elif part in SIDES:
+            print(restore_once(root, part, sizes))
+        if part == "all":  # in another process, whose memory would be in the way here
+            subprocess.run([sys.executable, __file__, *words, f"keep={root}", "part=train"], check=True)
+        if part in ("all", "restore"):
+            restore(root, words, int(given.get("repeats", 5)))
 
 
 if __name__ == "__main__":

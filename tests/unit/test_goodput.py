@@ -51,6 +51,7 @@ def test_seconds_are_those_of_the_clock(tmp_path: Path) -> None:
     assert not ledger.path.exists()
 
 
+@pytest.mark.slow
 def test_no_second_of_a_save_counts_as_stepping_too(
     tiny_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
