@@ -64,10 +64,14 @@ CHIPS = {
     },
 }  # fmt: skip
 
-# Chips of a slice by number, in shapes that v5p is offered in, and the whole pod.
-_SHAPES = {
-    4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4), 128: (4, 4, 8), 256: (4, 8, 8), 512: (8, 8, 8),
-    1024: (8, 8, 16), 2048: (8, 16, 16), 4096: (16, 16, 16), 6144: (16, 16, 24), 8960: (16, 20, 28),
+# Chips of a slice by number, in shapes that are offered (cloud.google.com/tpu/docs/v5p, /v5e, /v6e), and the whole pod of v5p.
+_FLAT = {1: (1, 1), 4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16), 256: (16, 16)}
+_SHAPES: dict[str, dict[int, tuple[int, ...]]] = {
+    "v5p": {
+        4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4), 128: (4, 4, 8), 256: (4, 8, 8), 512: (8, 8, 8),
+        1024: (8, 8, 16), 2048: (8, 16, 16), 4096: (16, 16, 16), 6144: (16, 16, 24), 8960: (16, 20, 28),
+    },
+    "v5e": _FLAT, "v6e": _FLAT,
 }  # fmt: skip
 
 
@@ -138,13 +142,14 @@ def parse_target(text: str) -> Target:
         if len(shape) != 2:
             raise UserError(f"plan.target={text!r}: give nodes x GPUs of a node, such as gpu:{name}:140x8")
         return Target(kind, chip, shape, node=shape[1], per_host=shape[1], text=text)
-    if len(shape) == 1 and name == "v5p":
-        if shape[0] not in _SHAPES:
+    if len(shape) == 1:
+        slices = _SHAPES[name]
+        if shape[0] not in slices:
             raise UserError(
-                f"plan.target={text!r}: no slice of {shape[0]} chips; there are {', '.join(map(str, _SHAPES))}, "
-                "or give its shape, such as 4x4x12"
+                f"plan.target={text!r}: no slice of {shape[0]} chips; there are {', '.join(map(str, slices))}, "
+                f"or give its shape, such as {'4x4x12' if name == 'v5p' else '4x8'}"
             )
-        shape = _SHAPES[shape[0]]
+        shape = slices[shape[0]]
     return Target(kind, chip, shape, per_host=4, text=text)
 
 

@@ -80,7 +80,13 @@ def test_a_roofline_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("text", "devices", "node"),
-    [("tpu:v5p:16x20x28", 8960, 0), ("tpu:v5p:512", 512, 0), ("gpu:h100:140x8", 1120, 8), ("cpu:512", 512, 0)],
+    [
+        ("tpu:v5p:16x20x28", 8960, 0),
+        ("tpu:v5p:512", 512, 0),
+        ("tpu:v5e:64", 64, 0),
+        ("gpu:h100:140x8", 1120, 8),
+        ("cpu:512", 512, 0),
+    ],
 )
 def test_targets(text: str, devices: int, node: int) -> None:
     target = parse_target(text)
@@ -93,6 +99,7 @@ def test_targets(text: str, devices: int, node: int) -> None:
         ("tpu:v9:2x2", "not in the table of chips: tpu:v5p"),
         ("cuda:h100:8", "not of the form tpu:v5p"),
         ("tpu:v5p:100", "no slice of 100 chips"),
+        ("tpu:v6e:512", "no slice of 512 chips"),
         ("gpu:h100:2x4x8", "nodes x GPUs"),
         ("gpu:h100:20", "no whole nodes of 8"),
         ("cpu:2x4", "cpu:8"),
