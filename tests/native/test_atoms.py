@@ -149,6 +149,7 @@ def test_what_no_capacity_holds_is_refused_with_numbers(alloy, program, run, tmp
     assert [n["energy"] for n in nobody] == [0, 0]
 
 
+@pytest.mark.slow
 def test_misuse_is_told_in_sentences(alloy, bundle, program, run) -> None:
     done = run(program("atoms_errors.c"), alloy, bundle)
     assert done.returncode == 0, done.stderr

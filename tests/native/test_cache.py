@@ -7,6 +7,7 @@ import hashlib
 import os
 from pathlib import Path
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -17,11 +18,11 @@ MAGIC = b"surrogate executable 1\n"
 HEAD = len(MAGIC) + 128
 
 
-@pytest.fixture
-def cached(bundle: Path, library: native.Library, plugin: Path, tmp_path: Path) -> Callable[..., dict[str, str]]:
+@pytest.fixture(scope="module")
+def run_checker(bundle: Path, library: native.Library, plugin: Path) -> Callable[..., dict[str, str]]:
     """Check the bundle with a cache: what the checker found, and how many programs were found and stored."""
 
-    def run_checker(place: object = tmp_path / "cache", **extra: str) -> dict[str, str]:
+    def run_checker(place: object, **extra: str) -> dict[str, str]:
         command = [str(library.checker), str(bundle), "--plugin", str(plugin), "--cache", str(place)]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SURROGATE")}
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**clean, **extra})
@@ -30,11 +31,25 @@ def cached(bundle: Path, library: native.Library, plugin: Path, tmp_path: Path) 
         found = dict(line.split("\t", 1) for line in done.stdout.splitlines())
         return {k: v for k, v in found.items() if not k.endswith("/microseconds")}
 
-    first = run_checker()
+    return run_checker
+
+
+@pytest.fixture(scope="module")
+def filled(run_checker: Callable[..., dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that the first check has filled."""
+    place = tmp_path_factory.mktemp("filled") / "cache"
+    first = run_checker(place)
     if "cannot store programs" in first["cache"]:
         pytest.skip(f"this plugin does not serialise: {first['cache']}")
     assert ": 0 found, 2 stored" in first["cache"]
-    return run_checker
+    return place
+
+
+@pytest.fixture
+def cached(run_checker: Callable[..., dict[str, str]], filled: Path, tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """``run_checker`` with a filled cache of the test's own."""
+    shutil.copytree(filled, tmp_path / "cache")
+    return lambda place=tmp_path / "cache", **extra: run_checker(place, **extra)
 
 
 def entries(directory: Path) -> list[Path]:
@@ -54,6 +69,7 @@ def test_programs_are_found_again_and_compute_the_same(cached, tmp_path: Path) -
     assert len(entries(tmp_path / "cache")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["magic", "key", "hash", "content", "end", "cut", "empty", "swapped"])
 def test_a_damaged_entry_is_compiled_again_and_replaced(cached, tmp_path: Path, where: str) -> None:
     one, other = entries(tmp_path / "cache")
@@ -67,6 +83,7 @@ def test_a_damaged_entry_is_compiled_again_and_replaced(cached, tmp_path: Path, 
     assert cached()["cache"].endswith(": 2 found, 0 stored")
 
 
+@pytest.mark.slow
 def test_an_entry_that_the_plugin_cannot_read_is_compiled_again(cached, tmp_path: Path) -> None:
     """Whole by its hash, and no program: as an entry of a plugin that calls itself the same might be."""
     one, _ = entries(tmp_path / "cache")
@@ -93,6 +110,7 @@ def test_links_and_files_that_others_can_write_are_not_read(cached, tmp_path: Pa
     assert moved.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_directory_that_others_can_write_is_refused(cached, tmp_path: Path) -> None:
     (tmp_path / "cache").chmod(0o770)
     assert f"the cache directory {tmp_path / 'cache'} cannot be used: it is not yours alone" in cached()["refused"]
@@ -109,6 +127,7 @@ def test_where_the_user_keeps_it(cached, tmp_path: Path) -> None:
     assert found["cache"].startswith(f"{tmp_path}/home/.cache/surrogate/executables: 0 found, 2 stored")
 
 
+@pytest.mark.slow
 def test_another_setting_of_the_compiler_is_another_entry(cached) -> None:
     assert ": 0 found, 2 stored" in cached(XLA_FLAGS="--xla_cpu_enable_fast_math=false")["cache"]
     assert cached()["cache"].endswith(": 2 found, 0 stored")

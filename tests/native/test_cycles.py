@@ -28,6 +28,7 @@ def cycles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["pjrt", "onnx"])
 def test_cycles_leak_nothing(cycles: Path, backend: str, tmp_path: Path, library: native.Library) -> None:
     runtime, found = plugins.find_runtime(), plugins.installed("cpu")

@@ -474,6 +474,7 @@ def mutate(copy: Path, tmp_path: Path, rounds: int, seed: int) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 def test_random_manifests_do_no_harm(copy: Path, library, tmp_path: Path) -> None:
     reached = mutate(copy, tmp_path, 500, 1)
     assert 0 < reached < 500  # some changes are harmless, and not all changes are

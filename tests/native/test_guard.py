@@ -36,6 +36,7 @@ def agree(program, run, bundle: Path, function: str, inputs, tmp_path: Path):  #
     return flags
 
 
+@pytest.mark.slow
 def test_columns(local, pointed, program, run, tmp_path) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
     _, flat = columns(local, 20)
     means = {n: np.broadcast_to(v.mean(0, keepdims=True), v.shape).astype(v.dtype).copy() for n, v in flat.items()}

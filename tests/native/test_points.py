@@ -87,6 +87,7 @@ def test_columns_give_what_the_fields_give_at_their_points(local: FieldSurrogate
         close(got[name], at_points(value, 20), 3e-6)
 
 
+@pytest.mark.slow
 def test_columns_in_c_in_any_number_are_those_of_python(
     point: Function, local, pointed, program, run, tmp_path
 ) -> None:

@@ -164,6 +164,7 @@ def test_the_stored_stress_and_energy_are_the_potentials() -> None:
 # -- thermostat -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_langevin_samples_the_canonical_ensemble() -> None:
     """100 free dimers: kinetic energy by equipartition, and the mean square of the bonds' stretching by quadrature."""
     kelvin, num = 300.0, 100
@@ -188,6 +189,7 @@ def test_langevin_samples_the_canonical_ensemble() -> None:
 # -- lists, blocks, capacities ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_skin_changes_nothing() -> None:
     settings = {"steps": 200, "save_every": 50, "time_step": 4.0, "temperature": 200.0}
     always = md(LJ, crystal(), skin=0.0, **settings)
@@ -198,6 +200,7 @@ def test_a_skin_changes_nothing() -> None:
     np.testing.assert_allclose(seldom["total_energy"], always["total_energy"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_overflow_gets_room_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two clusters that fly into each other's reach: what had 3 neighbors gets more."""
     cluster = 3.8 / np.sqrt(2) * np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]])
@@ -249,6 +252,7 @@ def test_a_trajectory_goes_on_where_another_ended() -> None:
 # -- ensembles of potentials, atoms that leave, mistakes --------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_ensemble_moves_by_its_mean_and_says_how_sure_it_is() -> None:
     single = Trained.of(LJ)
     params = jax.tree.map(lambda x: jnp.asarray([0.8, 1.0, 1.2]) * x, single.params)

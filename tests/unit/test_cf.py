@@ -123,6 +123,7 @@ def test_what_a_trained_surrogate_forecasts(tiny_settings: list[str], waves_file
     assert unexpected(tmp_path / "t.nc") == []
 
 
+@pytest.mark.slow
 def test_a_simulated_record(tmp_path: Path) -> None:
     config = HeldSuarezConfig(truncation=10, levels=4, days=1, spin_up_days=0, interval_hours=12)
     pytest.importorskip("dinosaur", reason="dinosaur is in the climate and test extras")

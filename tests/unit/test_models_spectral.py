@@ -57,6 +57,7 @@ def packed(weight):
     return jnp.concatenate([weight.real, weight.imag], axis=-1).reshape(columns * rows, channels, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "modes"), [((16, 16), (6, 6)), ((8, 8), (8, 8)), ((9, 20), (5, 7))])
 def test_convolution_and_gradients_equal_the_fft(shape, modes):
     rng = np.random.default_rng(1)
@@ -166,6 +167,7 @@ def test_parameters_of_a_coarse_model_run_on_a_fine_grid():
     assert error < 0.02 * np.abs(outputs[0]).max()
 
 
+@pytest.mark.slow
 def test_parameters_equal_the_reference_architecture():
     g = FieldGeometry(geometry(64, 64).grid, num_state=1, num_forcing=0, num_static=2, num_outputs=1)
     state = nnx.state(FNO(g, FNOConfig(), rngs=nnx.Rngs(0)))

@@ -132,6 +132,7 @@ def test_resuming_with_other_settings_is_refused(finished: Path, tiny_settings: 
         run_training(experiment, quiet=True)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(finished: Path, tiny_settings: list[str], tmp_path: Path) -> None:
     experiment = load_experiment("", [*tiny_settings, f"run.dir={tmp_path / 'c'}", "train.seed=1"])
     run_training(experiment, quiet=True)
@@ -273,6 +274,7 @@ def test_a_model_of_atoms_is_refused_for_fields(tiny_settings: list[str], tmp_pa
         run_training(experiment, quiet=True)
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_one_line_and_exits_with_2(tiny_settings: list[str]) -> None:
     result = subprocess.run(command(tiny_settings, "train.stepz=5"), capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
@@ -350,6 +352,7 @@ def test_no_transfer_hides_in_the_loop(finished: Path) -> None:
         jax.numpy.zeros(3) + np.ones(3)
 
 
+@pytest.mark.slow
 def test_a_forecast_from_a_forcing_that_is_missing_is_refused(
     tiny_settings: list[str], waves_file: Path, tmp_path: Path
 ) -> None:
