@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 AHEAD = 2
 """Blocks handed out a worker: one at work, one waiting."""
 _DEATHS = 3
+_WAIT = 60.0
+"""Seconds for the first worker of a cluster to join."""
 
 # What this process has opened as a worker, by the key of its preparation: one, for a worker serves one after the other.
 _opened: dict[str, Source] = {}
@@ -57,7 +59,7 @@ class Workers:
         """In order; a few blocks ahead of the one that is taken, so that results do not pile up.
 
         Raises:
-            UserError: when the worker of a block dies again and again, or no worker is there any more.
+            UserError: when the workers of a block die again and again, or lack a package.
         """
         from distributed import KilledWorker
 
@@ -75,8 +77,12 @@ class Workers:
                 yield waiting.popleft().result()
         except KilledWorker as error:
             raise UserError(
-                f"a worker died {_DEATHS} times at one block, probably for want of memory: take fewer workers= on this "
-                "machine, or give each more memory; the same command goes on from here"
+                "workers died again and again at one block, probably for want of memory: take fewer workers= on this machine, "
+                "or give each more memory; the same command goes on from here"
+            ) from error
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"a worker cannot import {error.name}: install what this process has where workers run"
             ) from error
         finally:
             for future in waiting:
@@ -92,7 +98,7 @@ def working(workers: str, scheduler: str) -> Iterator[Any]:
         scheduler: ``tcp://host:port``, or the scheduler's file; empty with ``workers``.
 
     Raises:
-        UserError: for anything else, where ``distributed`` is not installed, or where nothing answers.
+        UserError: for anything else, where ``distributed`` is not installed, or where no scheduler or worker answers.
     """
     if workers and scheduler:
         raise UserError(
@@ -126,6 +132,8 @@ def working(workers: str, scheduler: str) -> Iterator[Any]:
         except (OSError, ValueError) as error:
             raise UserError(f"scheduler={scheduler}: no Dask scheduler answers there ({error})") from error
         with client:
-            if not client.scheduler_info(n_workers=-1)["workers"]:
-                raise UserError(f"scheduler={scheduler}: the cluster has no workers yet")
+            try:
+                client.wait_for_workers(1, timeout=_WAIT)
+            except TimeoutError:
+                raise UserError(f"scheduler={scheduler}: no worker joined the cluster within {_WAIT:.0f} s") from None
             yield client
