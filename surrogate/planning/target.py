@@ -65,7 +65,16 @@ CHIPS = {
 }  # fmt: skip
 
 # Chips of a slice by number, in shapes that are offered (cloud.google.com/tpu/docs/v5p, /v5e, /v6e), and the whole pod of v5p.
-_FLAT = {1: (1, 1), 4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16), 256: (16, 16)}
+_FLAT: dict[int, tuple[int, ...]] = {
+    1: (1, 1),
+    4: (2, 2),
+    8: (2, 4),
+    16: (4, 4),
+    32: (4, 8),
+    64: (8, 8),
+    128: (8, 16),
+    256: (16, 16),
+}
 _SHAPES: dict[str, dict[int, tuple[int, ...]]] = {
     "v5p": {
         4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4), 128: (4, 4, 8), 256: (4, 8, 8), 512: (8, 8, 8),
