@@ -101,7 +101,10 @@ def test_a_plan_is_compiled_and_written(tiny_settings: list[str], tmp_path: Path
     assert sum(counts) >= 2 * 3
 
 
-def test_what_does_not_divide_is_refused_before_compiling(tiny_settings: list[str]) -> None:
+def test_what_does_not_divide_is_refused_before_compiling(
+    tiny_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where a plan that is not told where to write would begin its directory
     experiment = load_experiment("", [*tiny_settings, *SMALL, "mesh.data=3", "train.batch_size=4", "plan.target=cpu:3"])
     with pytest.raises(UserError, match=r"mesh\.data=3 does not divide the 4 samples"):
         run_plan(experiment)
