@@ -128,16 +128,16 @@ def sweep_checkpoint(
     directory: Path, hashes: dict[int, str], like: Any, chosen: Callable[[int], list[int]], every: int
 ) -> list[Row]:
     from surrogate.core.types import UserError
-    from surrogate.run import checkpoint
+    from surrogate.run import checkpoint, checkpoint_manifest
 
     folder = directory / "checkpoints" / "4"
-    checkpoint._SMALL = 0
+    checkpoint_manifest.SMALL = 0
     store = checkpoint.Checkpoints(folder.parent)
 
     def trusted() -> bool:
         try:
-            checkpoint._verify(folder, 4)
-        except checkpoint._Rejected:
+            checkpoint_manifest.verify(folder, 4)
+        except checkpoint_manifest.Rejected:
             return False
         return True
 

@@ -159,7 +159,7 @@ def restore_once(root: Path, side: str, sizes: tuple[float, int, int]) -> float:
     from surrogate.domains.base import find_domain
     from surrogate.optim import make_optimizer
     from surrogate.parallel.placement import Placement
-    from surrogate.run import checkpoint
+    from surrogate.run import checkpoint, checkpoint_manifest
     from surrogate.run.batches import place
     from surrogate.run.program import StateBuilder
 
@@ -172,7 +172,7 @@ def restore_once(root: Path, side: str, sizes: tuple[float, int, int]) -> float:
     like = jax.eval_shape(
         StateBuilder(domain, make_optimizer(experiment.optim, experiment.train.steps), experiment.train)
     )
-    manifest, memory = checkpoint._read_manifest(folder, step), memoryview(b"")
+    manifest, memory = checkpoint_manifest.read_manifest(folder, step), memoryview(b"")
     if side == "old memory":
         memory = memoryview(np.ones(size, np.uint8)).cast("B")
     jax.block_until_ready(jax.numpy.zeros(1))
@@ -195,7 +195,7 @@ def restore_once(root: Path, side: str, sizes: tuple[float, int, int]) -> float:
         "new arrays": lambda: [np.fromfile(path, np.uint8) for path in paths],
         "old memory": old,
         "restore_newest": whole,
-        "hashing alone": lambda: checkpoint._verify(folder, step),
+        "hashing alone": lambda: checkpoint_manifest.verify(folder, step),
         "Orbax alone": lambda: jax.block_until_ready(store._load(like, checkpoint._describe(like), manifest)),
     }
     began = time.perf_counter()

@@ -1,13 +1,13 @@
 """Prepare data that are larger than memory: serially, and by Dask's workers, beside the disk's own speed.
 
-    python benchmarks/prepare.py [gib=26] [workers=2] [folder=/tmp/prepare] [serial=true] [kill=true] [out=prepare.json]
+    python benchmarks/prepare.py [gib=26] [workers=2] [folder=DIRECTORY] [serial=true] [kill=true] [out=prepare.json]
 
 Writes ``gib`` GiB of NetCDF files (fields of 721 × 1440, smooth waves and noise) into ``folder``, then runs
 ``python -m surrogate.prepare`` on them as a person would: with ``workers``, killed by SIGKILL in the middle and started
 again, and serially. Every store's files are compared by their SHA-256. For each run: seconds, CPU seconds and the peak
 resident memory of all its processes together (sampled every 0.2 s from /proc, without what they share). The raw
 reading and writing speed of the disk is measured on the same files, with the page cache emptied of them.
-``folder`` needs twice ``gib`` of space (three times with ``serial``) and is emptied at the end.
+A directory ``prepare`` in ``folder``, by default where temporary files go, needs twice ``gib`` of space and is removed at the end.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from typing import Any
@@ -145,10 +146,13 @@ def digest(store: Path) -> str:
 
 
 def main() -> int:
-    options = {"gib": "26", "workers": "2", "folder": "/tmp/prepare", "serial": "true", "kill": "true", "out": ""}
-    options |= dict(word.split("=", 1) for word in sys.argv[1:])
-    folder, count = Path(options["folder"]), max(2, round(float(options["gib"]) * 2**30 / FILE_BYTES))
-    shutil.rmtree(folder, ignore_errors=True)
+    options = {"gib": "26", "workers": "2", "folder": "", "serial": "true", "kill": "true", "out": ""}
+    given = dict(word.partition("=")[::2] for word in sys.argv[1:])
+    if unknown := set(given) - set(options):
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(options)}")
+    options |= given
+    folder = Path(options["folder"] or tempfile.mkdtemp()) / "prepare"
+    count = max(2, round(float(options["gib"]) * 2**30 / FILE_BYTES))
     (folder / "data").mkdir(parents=True)
     paths = [folder / "data" / f"{n:03d}.nc" for n in range(count)]
     for number, path in enumerate(paths):

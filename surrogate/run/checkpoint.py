@@ -2,7 +2,7 @@
 
 Orbax writes asynchronously and commits by a rename, but notices neither a flipped bit nor a wrong dtype. So
 every committed step gets a manifest, ``<step>/manifest.json``: the SHA-256 of its files, the shapes and dtypes of
-its leaves and the caller's ``extra``, sealed by a digest of its own. A step without a manifest that holds is not
+its leaves and the caller's ``extra``, sealed by a digest of its own (:mod:`surrogate.run.checkpoint_manifest`). A step without a manifest that holds is not
 trusted, and nothing older is deleted before the newer step has one: after a kill at any moment the newest trusted
 step is there.
 
@@ -12,11 +12,9 @@ memory is used again and again while they are read: restoring takes a fraction o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 import contextlib
 from functools import partial
-import hashlib
 import json
 import logging
 import math
@@ -32,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from surrogate.core.types import PyTree, UserError
-from surrogate.run.artefact import MAX_MANIFEST_BYTES, seal, unseal
+from surrogate.run.checkpoint_manifest import MANIFEST, Rejected, read_manifest, verify, write_manifest
 from surrogate.run.files import disk_error, disk_reason, json_text, write_bytes_atomic
 
 if TYPE_CHECKING:
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 MARK = "completed"
 """A file that says that a step was completed here once: its absence tells a first save cut short from lost steps."""
 _NONE, _FIRST_CUT_SHORT = -1, -2
@@ -48,12 +45,6 @@ _CHUNK = 2**22
 """Bytes of a chunk of an array, at most."""
 _FACTOR = 32
 """A chunk has more than ``_CHUNK / _FACTOR`` bytes."""
-_SMALL = 2**20
-"""Bytes up to which a file counts as description and not as arrays: nothing parses those before they are verified."""
-
-
-class _Rejected(Exception):
-    """Why a step is not trusted."""
 
 
 class Checkpoints:
@@ -206,10 +197,10 @@ class Checkpoints:
         if jax.process_index() == 0:
             for step in reversed(steps):
                 try:
-                    manifest, state = _verify(self.directory / str(step), step, load)
+                    manifest, state = verify(self.directory / str(step), step, load)
                     chosen = step
                     break
-                except _Rejected as error:
+                except Rejected as error:
                     self._rejected[step] = str(error)
                     log.warning("checkpoint %s is not trusted: %s", self.directory / str(step), error)
             if manifest is None and not any(self._has_manifest(step) for step in steps) and not self._mark.exists():
@@ -222,7 +213,7 @@ class Checkpoints:
             chosen = int(multihost_utils.broadcast_one_to_all(np.int64(chosen)))
             if jax.process_index() != 0:
                 self._rejected = {step: "see the first process" for step in steps if step > chosen}
-                manifest = _read_manifest(self.directory / str(chosen), chosen) if chosen >= 0 else None
+                manifest = read_manifest(self.directory / str(chosen), chosen) if chosen >= 0 else None
         return chosen, manifest, state
 
     def _copy(self, state: PyTree) -> PyTree:
@@ -327,16 +318,7 @@ class Checkpoints:
             if jax.process_index() != 0:
                 return
             folder = self.directory / str(step)
-            # Few threads: the training wants the cores.
-            threads = max(1, _cores() // 4)
-            names = list(_list_files(folder))
-            record = {
-                "step": step,
-                "leaves": leaves,
-                "files": dict(zip(names, _hash_files(folder, names, threads), strict=True)),
-                "extra": json.loads(extra),
-            }
-            write_bytes_atomic(folder / MANIFEST, seal(record))
+            write_manifest(folder, step, leaves, json.loads(extra))
             if not self._mark.exists():
                 write_bytes_atomic(self._mark, b"A checkpoint was completed in this directory.\n")
             trusted = [old for old in self.steps() if self._has_manifest(old)]
@@ -417,101 +399,3 @@ def _largest_factor(number: int) -> int:
         else:
             number, largest = number // factor, factor
     return max(number, largest)
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
-
-
-def _list_files(folder: Path) -> dict[str, int]:
-    """Relative name → size of every file below ``folder`` but the manifest, sorted."""
-    table = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise _Rejected(f"{name} is not a plain file")
-        if path.is_file() and name != MANIFEST:
-            table[name] = path.stat().st_size
-    return table
-
-
-def _hash_file(path: Path) -> dict[str, Any]:
-    # Not remembered between calls: a flipped bit changes neither size nor time.
-    with open(path, "rb") as file:
-        return {
-            "size": os.fstat(file.fileno()).st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
-
-
-def _hash_files(folder: Path, names: Iterable[str], threads: int) -> list[dict[str, Any]]:
-    """Size and SHA-256 of files, several at a time: hashing and reading let go of Python's lock."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
-        return list(pool.map(lambda name: _hash_file(folder / name), names))
-
-
-def _read_manifest(folder: Path, step: int) -> dict:
-    path = folder / MANIFEST
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_MANIFEST_BYTES + 1)
-    except FileNotFoundError:
-        raise _Rejected("it has no manifest (the run was ended while saving it)") from None
-    except OSError as error:
-        raise _Rejected(f"its manifest cannot be read: {error}") from error
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise _Rejected("its manifest is too large")
-    try:
-        manifest = unseal(data, str(path))
-    except UserError as error:
-        raise _Rejected(str(error)) from error
-    if set(manifest) != {"digest", "step", "leaves", "files", "extra"} or manifest["step"] != step:
-        raise _Rejected(f"its manifest is not that of step {step}")
-    return manifest
-
-
-def _verify(folder: Path, step: int, load: Callable[[dict], PyTree] | None = None) -> tuple[dict, PyTree]:
-    """The manifest of a step whose every file is as it was written, and what ``load(manifest)`` made of it meanwhile.
-
-    ``load`` begins once everything is known to be right but the content of large files; what it returns or raises is
-    forgotten where one of these is damaged.
-
-    Raises:
-        _Rejected: with the reason.
-    """
-    manifest = _read_manifest(folder, step)
-    listed = manifest["files"]
-    try:
-        found = _list_files(folder)
-        for name in sorted(set(listed) | set(found)):
-            if name not in found:
-                raise _Rejected(f"file {name} is missing")
-            if name not in listed:
-                raise _Rejected(f"file {name} does not belong to it")
-            if found[name] != listed[name]["size"]:
-                raise _Rejected(f"file {name} has {found[name]} bytes, expected {listed[name]['size']}")
-        large = sorted((name for name in found if found[name] > _SMALL), key=lambda name: -found[name])
-        _check_files(folder, listed, [name for name in found if found[name] <= _SMALL])
-        if load is None:
-            _check_files(folder, listed, large)
-            return manifest, None
-        with ThreadPoolExecutor(1, thread_name_prefix="verify") as beside:
-            check = beside.submit(_check_files, folder, listed, large)
-            state, failure = None, None
-            try:
-                state = load(manifest)
-            except Exception as error:
-                failure = error
-            check.result()
-    except OSError as error:
-        raise _Rejected(f"it cannot be read: {error}") from error
-    if failure is not None:
-        raise failure
-    return manifest, state
-
-
-def _check_files(folder: Path, listed: dict[str, dict[str, Any]], names: list[str]) -> None:
-    """Raise :class:`_Rejected` for the first of ``names`` that is not as the manifest says."""
-    for name, found in zip(names, _hash_files(folder, names, _cores()), strict=True):
-        if found != listed[name]:
-            raise _Rejected(f"file {name} was damaged: its SHA-256 differs")

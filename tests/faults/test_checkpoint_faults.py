@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from surrogate.core.types import PyTree, UserError
-from surrogate.run import checkpoint
+from surrogate.run import checkpoint_manifest
 from surrogate.run.checkpoint import Checkpoints
 from surrogate.run.lock import RunLock
 from surrogate.run.provenance import append_jsonl, write_json_atomic
@@ -143,7 +143,7 @@ def test_nothing_is_returned_before_its_hashes_are_right(tmp_path: Path, monkeyp
     path, whole, events = large_file(tmp_path / "2"), b"", []
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    load, check = Checkpoints._load, checkpoint._check_files
+    load, check = Checkpoints._load, checkpoint_manifest._check_files
     loaded = threading.Event()
 
     def noted(self: Checkpoints, like: PyTree, expected: list, manifest: dict) -> PyTree:
@@ -159,7 +159,7 @@ def test_nothing_is_returned_before_its_hashes_are_right(tmp_path: Path, monkeyp
         check(folder, listed, names)
 
     monkeypatch.setattr(Checkpoints, "_load", noted)
-    monkeypatch.setattr(checkpoint, "_check_files", late)
+    monkeypatch.setattr(checkpoint_manifest, "_check_files", late)
     step, state, _ = store.restore_newest(large_state(0)) or pytest.fail("nothing to restore")
     assert events[:2] == [("loaded", 2), ("hashed", 2)]
     assert step == 1
