@@ -182,6 +182,8 @@ def main() -> int:
         shutil.rmtree(store)
     found["same_bytes"] = len(set(digests.values())) == 1
     shutil.rmtree(folder)
+    if not options["folder"]:
+        folder.parent.rmdir()
     text = json.dumps(found, indent=1)
     print(text)
     if options["out"]:
