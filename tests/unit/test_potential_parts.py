@@ -96,29 +96,6 @@ def test_products_are_gaunt_couplings(l_max, correlation, l_out):
         assert found.shape[-1] == module.num_equivariants(degree)
 
 
-def test_couplings_are_clebsch_gordan():
-    """mean(Y_a Y_b Y_c) √(1/4π) on the axes is sympy's real Gaunt coefficient."""
-    wigner = pytest.importorskip("sympy.physics.wigner")
-    points, weights = axes_rule(7)
-    ours = np.array(harmonics(*points.T, 3))
-    names = [(n, m) for n in range(4) for m in range(-n, n + 1)]
-    for i, j, k in (
-        (1, 2, 4),
-        (4, 5, 6),
-        (6, 6, 6),
-        (4, 8, 4),
-        (2, 6, 12),
-        (1, 4, 10),
-        (3, 3, 8),
-        (8, 8, 6),
-        (2, 2, 8),
-    ):
-        (a, ma), (b, mb), (c, mc) = names[i], names[j], names[k]
-        expected = float(wigner.real_gaunt(a, b, c, ma, mb, mc))
-        found = (weights @ (ours[i] * ours[j] * ours[k])) / math.sqrt(4 * math.pi)
-        np.testing.assert_allclose(found, expected, atol=1e-12, err_msg=str((names[i], names[j], names[k])))
-
-
 def test_radial_basis():
     x = np.linspace(0.05, 1.3, 60)
     with jax.enable_x64(True):

@@ -155,40 +155,36 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_settings: list[
 def test_nonfinite_updates_are_skipped_counted_and_end_the_run_when_they_persist(
     tiny_settings: list[str], tmp_path: Path
 ) -> None:
-    from surrogate.domains.fields import Fields
+    from surrogate.run.batches import Batches
 
-    original = Fields.batch
+    original = Batches.train
 
     def poisoned(steps: set[int]):  # type: ignore[no-untyped-def]
-        calls = {"n": -2}  # the first call compiles
+        def train(self, step):  # type: ignore[no-untyped-def]
+            batch = original(self, step)
+            if step in steps:
+                batch["target"] = jax.device_put(np.full(batch["target"].shape, np.nan, np.float32))
+            return batch
 
-        def batch(self, split, indices, stage):  # type: ignore[no-untyped-def]
-            result = original(self, split, indices, stage)
-            if split == "train":
-                calls["n"] += 1
-                if calls["n"] in steps:
-                    result["target"] = result["target"] * np.nan
-            return result
-
-        return batch
+        return train
 
     settings = [*tiny_settings, "train.valid_every=100", "train.max_nonfinite=3"]
     try:
-        Fields.batch = poisoned({3, 5})  # type: ignore[method-assign]
+        Batches.train = poisoned({3, 5})  # type: ignore[method-assign]
         result = run_training(load_experiment("", [*settings, f"run.dir={tmp_path / 'some'}"]), quiet=True)
         rows = [json.loads(line) for line in (tmp_path / "some" / "metrics.jsonl").read_text().splitlines()]
         assert rows[-1].get("skipped", rows[-2].get("skipped")) == 2
         assert result.status == "complete"
-        Fields.batch = poisoned(set(range(4, 12)))  # type: ignore[method-assign]
+        Batches.train = poisoned(set(range(4, 12)))  # type: ignore[method-assign]
         with pytest.raises(UserError, match="updates in a row"):
             run_training(load_experiment("", [*settings, f"run.dir={tmp_path / 'all'}"]), quiet=True)
-        Fields.batch = poisoned({3})  # type: ignore[method-assign]
+        Batches.train = poisoned({3})  # type: ignore[method-assign]
         with pytest.raises(UserError, match="nonfinite=stop"):
             run_training(
                 load_experiment("", [*settings, f"run.dir={tmp_path / 'stop'}", "train.nonfinite=stop"]), quiet=True
             )
     finally:
-        Fields.batch = original  # type: ignore[method-assign]
+        Batches.train = original  # type: ignore[method-assign]
 
 
 def test_a_second_run_in_one_directory_is_refused(tiny_settings: list[str], tmp_path: Path) -> None:
