@@ -29,7 +29,9 @@ def test_harmonics():
     points = np.random.default_rng(0).normal(size=(20, 3))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     irreps = e3nn.Irreps([(1, (degree, (-1) ** degree)) for degree in range(L_MAX + 1)])
-    theirs = e3nn.spherical_harmonics(irreps, jnp.asarray(points[:, TO_E3NN]), normalize=True, normalization="component")
+    theirs = e3nn.spherical_harmonics(
+        irreps, jnp.asarray(points[:, TO_E3NN]), normalize=True, normalization="component"
+    )
     np.testing.assert_allclose(np.array(harmonics(*points.T, L_MAX)).T, theirs.array, atol=1e-13)
 
 
@@ -46,7 +48,9 @@ def test_products_on_the_sphere_couple_as_clebsch_gordan_coefficients_do():
                     continue
                 ours = np.einsum("g,ig,jg,kg->ijk", weights, *(values[DEGREES[n]] for n in (a, b, c)))
                 norm = math.sqrt(math.prod(2 * n + 1 for n in (a, b, c))) * abs(float(wigner_3j(a, b, c, 0, 0, 0)))
-                np.testing.assert_allclose(ours, norm * e3nn.clebsch_gordan(a, b, c), atol=1e-12, err_msg=f"{a} {b} {c}")
+                np.testing.assert_allclose(
+                    ours, norm * e3nn.clebsch_gordan(a, b, c), atol=1e-12, err_msg=f"{a} {b} {c}"
+                )
 
 
 @pytest.mark.parametrize("reflect", [False, True])
