@@ -24,6 +24,7 @@ from surrogate.data.atoms_source import open_atoms, provenance
 from surrogate.data.elements import SYMBOLS
 from surrogate.data.pipeline import batch_indices
 from surrogate.domains.atoms_batch import Structures, make_batch, targets_of
+from surrogate.domains.atoms_cutoff import choose_cutoff
 from surrogate.domains.atoms_loss import MEV, atoms_loss
 from surrogate.domains.atoms_surrogate import AtomsMeaning, AtomsSurrogate
 from surrogate.domains.base import Domain, Evaluation
@@ -75,16 +76,17 @@ class Atoms(Domain):
         )
         frames = self.splits["train"]
         species = tuple(int(z) for z in np.unique(frames.species))
-        empty = AtomsGeometry(species, self.data.cutoff, 1.0)
+        cutoff = choose_cutoff(frames) if self.data.cutoff is None else self.data.cutoff
+        empty = AtomsGeometry(species, cutoff, 1.0)
         for name in ("train", "valid"):
             if name in self.splits:
                 self._structures[name] = Structures(self.splits[name], empty, name)
         found = self._structures["train"]
         neighbors = max(found.num_edges / frames.num_atoms, 1e-3)
         if found.num_edges == 0:
-            raise UserError(f"no atom of the training data has a neighbor within data.cutoff={self.data.cutoff} Å")
+            raise UserError(f"no atom of the training data has a neighbor within data.cutoff={cutoff} Å")
         references = self._reference_energies(frames, species)
-        geometry = AtomsGeometry(species, self.data.cutoff, neighbors, self._scale(frames, references), references)
+        geometry = AtomsGeometry(species, cutoff, neighbors, self._scale(frames, references), references)
         self.meaning = AtomsMeaning(geometry, config.dtype, self.data.properties[0] if self.data.properties else "energy",
                                     self._units(frames), self.data.pooling, train.ensemble if train.ensemble > 1 else 0)  # fmt: skip
         self.ladder = choose_ladder(found.sizes, found.slots, self._per_pack)

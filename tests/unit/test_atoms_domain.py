@@ -45,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     cache = tmp_path_factory.mktemp("xla")
     return [
-        "data=atoms", "data.source=store", f"data.paths=[{store}]", "data.stress=stress",
+        "data=atoms", "data.source=store", f"data.paths=[{store}]", "data.stress=stress", "data.cutoff=5.0",
         "model.name=two_body:TwoBody",
         "train.curriculum=[{start:0.0}]", "train.steps=300", "train.batch_size=6", "train.log_every=10", "train.valid_every=150", "train.checkpoint_every=100",
         "evaluate.crystals=[]", "evaluate.dynamics=0", f"run.compilation_cache={cache}",

@@ -27,7 +27,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         {"train": make_frames(48), "valid": make_frames(9, 1), "test": make_frames(9, 2)},
     )
     return [
-        "data=atoms", "data.source=store", f"data.paths=[{store}]", "data.stress=stress",
+        "data=atoms", "data.source=store", f"data.paths=[{store}]", "data.stress=stress", "data.cutoff=5.0",
         "model.name=two_body:TwoBody", "train.curriculum=[{start:0.0}]", "train.steps=12", "train.batch_size=16",
         "train.log_every=1", "train.valid_every=6", "train.checkpoint_every=6", "evaluate.crystals=[]",
         "evaluate.dynamics=0", f"run.compilation_cache={tmp_path_factory.mktemp('xla')}",
