@@ -24,7 +24,8 @@ import surrogate as sg
 
 STEP = 2.0  # fs
 SMALL = (
-    "model=descriptor", "model.zbl=true", "data.simulate.trajectories=8", "data.simulate.frames=12", "data.simulate.lattices=12",
+    "model=descriptor", "model.l_max=2", "model.zbl=true", "data.cutoff=5.0",
+    "data.simulate.trajectories=8", "data.simulate.frames=12", "data.simulate.lattices=12",
     "train.steps=300", "train.valid_every=300", "evaluate.crystals=[]", "evaluate.dynamics=0",
 )  # fmt: skip
 

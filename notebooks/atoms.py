@@ -40,8 +40,8 @@ from surrogate.atomistic.trajectory import energy_drift
 experiment = sg.load_experiment(
     "materials",
     [
-        "model=descriptor", "model.channels=16", "model.correlation=2", "model.zbl=true",
-        "data.simulate.trajectories=8", "data.simulate.frames=12", "data.simulate.lattices=12",
+        "model=descriptor", "model.channels=16", "model.correlation=2", "model.l_max=3", "model.zbl=true",
+        "data.simulate.trajectories=8", "data.simulate.frames=12", "data.simulate.lattices=12", "data.cutoff=5.0",
         "train.steps=300", "train.valid_every=150", "evaluate.crystals=[]", "evaluate.dynamics=0",
     ],
 )  # fmt: skip

@@ -47,7 +47,7 @@ CASES = {
     "transformer": Case(
         "Transformer, 20 fields, 32×64", "transformer", settings={"channels": 64, "layers": 2, "heads": 4}
     ),
-    # The network that ``+experiment=materials`` trains; silicon at 5 Å has 28 neighbors.
+    # The network with messages; silicon at 5 Å has 28 neighbors.
     "potential": Case("Potential, energies and forces", "potential", capacities=((64, 28), (512, 28))),
 }
 

@@ -24,7 +24,7 @@ from surrogate.data.masses import masses_of
 
 # THz of 1 √(eV/Å²/u): √(eV/u) = 9822.6947 m/s, per Å, over 2π.
 THZ = 15.633304
-_MOST_ATOMS = 128
+_MOST_ATOMS = 512
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,12 @@ def dispersion(
     return Dispersion(tuple(distances), tuple(frequencies), tuple(labels), points)
 
 
-def supercell(frame: Frames, length: float = 10.0) -> tuple[int, int, int]:
+def supercell(frame: Frames, length: float = 15.0) -> tuple[int, int, int]:
     """Cells along each vector so that an atom and its image are ``length`` Å apart.
 
-    Even numbers, which make points on the faces of the zone exact, where that keeps to 128 atoms.
+    Force constants reach twice a potential's cutoff, and in a supercell that is shorter soft branches near Γ turn
+    imaginary: lithium's at 10 Å with a cutoff of 7, while 15 and 25 Å agree. Even numbers, which make points on the
+    faces of the zone exact, where that keeps to 512 atoms.
     """
     cells = np.maximum(1, np.ceil(length / np.linalg.norm(frame.cell[0], axis=1)).astype(int))
     even = cells + cells % 2
