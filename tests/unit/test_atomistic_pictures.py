@@ -69,6 +69,25 @@ def test_uncertainty_is_drawn_on_one_scale():
     assert "error / spread 2.00\nSpearman 0.500" in texts(ax)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (2e-3, 2.2e-2, ["0.002", "0.005", "0.01", "0.02"]),
+        (3e-5, 2e-1, ["10⁻⁴", "10⁻³", "10⁻²", "10⁻¹"]),
+        (2.4, 6.5, ["3", "4", "5", "6"]),
+    ],
+)
+def test_logarithmic_axes_are_labelled_in_plain_text(low, high, expected):
+    """Not in mathematics, which is switched off for names: the labels would be its source."""
+    spread = np.geomspace(1.4 * low, high / 1.4, 5)
+    figure = uncertainty([Uncertainty("forces", "eV/Å", spread, spread, 1.0, 1.0)])
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    for labels in (ax.get_xticklabels(), ax.get_yticklabels(), ax.get_xticklabels(minor=True)):
+        assert [label.get_text() for label in labels if label.get_text()] in (expected, [])
+
+
+
 def curve(volume):
     volumes = np.linspace(0.94, 1.06, 5) * volume
     energies = 0.1 * (volumes - volume) ** 2 - 3

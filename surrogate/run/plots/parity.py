@@ -12,6 +12,7 @@ from matplotlib.colors import LogNorm
 import numpy as np
 
 from surrogate.core.types import UserError
+from surrogate.run.plots.log_ticks import log_ticks
 from surrogate.run.style import FAINT, INK, RC, SURROGATE_COLOR, WORSE_COLOR, Picture, number, quantity
 
 # Beyond this many points a scatter is a blot: their density is shown instead.
@@ -118,6 +119,7 @@ def _residuals(ax: Axes, item: Parity) -> None:
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.set_yscale("log")
     ax.set_ylim(bottom=0.7)
+    log_ticks(ax.yaxis, *ax.get_ylim())
     ax.set_xlim(-1.02 * span, 1.02 * span)
     ax.set_xlabel(quantity("predicted − true", units))
     ax.set_ylabel("values")

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 import numpy as np
 
 from surrogate.core.types import UserError
+from surrogate.run.plots.log_ticks import log_ticks
 from surrogate.run.style import RC, SURROGATE_COLOR, WORSE_COLOR, Picture, number, words
 
 _VALID_COLOR, _RATE_COLOR, _GRAD_COLOR = "#D55E00", "#6B6B6B", "#7A5195"
@@ -54,7 +54,7 @@ def training(rows: Sequence[Mapping[str, Any]]) -> Picture:
     both = both[np.isfinite(both)]
     if both.size and both.min() > 0:
         ax.set_yscale("log")
-        _plain_log_ticks(ax, both)
+        log_ticks(ax.yaxis, both.min(), both.max())
     broken = loss[0][~np.isfinite(loss[1])]
     if broken.size:
         ax.axvline(broken[0], color=WORSE_COLOR, linewidth=1.2, linestyle="--")
@@ -72,6 +72,7 @@ def training(rows: Sequence[Mapping[str, Any]]) -> Picture:
         ratios = np.concatenate([v[np.isfinite(v)] / v[0] for _, v in list(scores.values())[:6]])
         if ratios.min(initial=1.0) > 0 and ratios.min(initial=1.0) < 0.1:
             ax.set_yscale("log")
+            log_ticks(ax.yaxis, ratios.min(), ratios.max())
         else:
             ax.set_ylim(bottom=0)
     if rate[0].size:
@@ -86,7 +87,7 @@ def training(rows: Sequence[Mapping[str, Any]]) -> Picture:
         positive = norm[1][np.isfinite(norm[1])]
         if positive.size and positive.min() > 0:
             axes["norm"].set_yscale("log")
-            _plain_log_ticks(axes["norm"], positive)
+            log_ticks(axes["norm"].yaxis, positive.min(), positive.max())
     axes[panels[-1]].set_xlabel("optimizer step")
     figure.align_ylabels()
     return figure
@@ -125,15 +126,3 @@ def _running_median(values: np.ndarray, window: int) -> np.ndarray:
         if near.size and np.isfinite(values[i]):
             out[i] = np.median(near)
     return out
-
-
-def _plain_log_ticks(ax: Axes, values: np.ndarray) -> None:
-    """Numbers at 1, 2 and 5 when the range is under two decades: one lone power of ten says nothing."""
-    low, high = float(values.min()), float(values.max())
-    if high / low > 100:
-        return
-    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    marks = (1, 2, 5) if high / low > 4 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
-    ticks = [m * 10.0**d for d in decades for m in marks if low * 0.9 <= m * 10.0**d <= high * 1.1]
-    ax.minorticks_off()
-    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 
 from surrogate.core.types import UserError
+from surrogate.run.plots.log_ticks import log_ticks
 from surrogate.run.style import FAINT, INK, RC, SURROGATE_COLOR, Picture, number, quantity, words
 
 
@@ -54,6 +55,8 @@ def uncertainty(items: Sequence[Uncertainty]) -> Picture:
         ax.set_yscale("log")
         ax.set_xlim(low, high)
         ax.set_ylim(low, high)
+        for axis in (ax.xaxis, ax.yaxis):
+            log_ticks(axis, low, high)
         ax.set_aspect("equal")
         ax.set_title(words(item.key))
         ax.set_xlabel(quantity("predicted standard deviation", item.units))
