@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="training frames with energy and forces, periodic")
     parser.add_argument("--steps", type=int, required=True, help="of ours; the CPU time they take is everyone's")
-    parser.add_argument("--model", default="potential")
+    parser.add_argument("--model", default="descriptor", help="of ours; by default what materials ships with")
     parser.add_argument("--mace-python", help="interpreter with mace-torch 0.3.16")
     parser.add_argument("--nequip-python", help="interpreter with nequip 0.19.1")
     parser.add_argument(

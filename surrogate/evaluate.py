@@ -4,6 +4,8 @@ Usage: python -m surrogate.evaluate run=DIRECTORY [split=valid] [on=[FILE,...]] 
 
 on= scores on other data of the same variables, on another grid too where the model allows it.
 
+Scores, pictures and a report go into the run's directory: scores-test.json, plots-test/, report-test.html.
+
 The settings are those of the run's own config.yaml; what is given here replaces them for this scoring alone.
 """
 

@@ -17,7 +17,7 @@ from surrogate.parallel.mesh import make_cpu_devices
 from surrogate.parallel.placement import Placement
 from surrogate.run.batches import place
 from surrogate.run.provenance import write_json_atomic
-from surrogate.run.results import show
+from surrogate.run.results import draw, show
 from surrogate.run.surrogate_files import load
 
 
@@ -31,6 +31,8 @@ def evaluate_run(
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Score the surrogate of ``directory`` on ``split`` and write ``scores-<split>.json`` beside its summary.
+
+    Also ``plots-<split>/`` and ``report-<split>.html``, like those of the run.
 
     Args:
         experiment: the run's own, composed from its ``config.yaml``.
@@ -71,7 +73,12 @@ def evaluate_run(
     summary |= evaluation.extra
     name = "-".join(Path(p).stem for p in on) if on else split
     target = directory / f"scores-{name}.json"
-    first_does(lambda: write_json_atomic(target, summary))
+
+    def write() -> None:
+        write_json_atomic(target, summary)
+        draw(directory, json.loads(target.read_text()), evaluation, name)
+
+    first_does(write)
     if not quiet and is_first():
-        show(directory, summary, f"The scores are in {target}")
+        show(directory, summary, f"The scores are in {target}, with pictures in {directory / f'report-{name}.html'}")
     return summary

@@ -55,8 +55,9 @@ def write_summary(run: Any, status: str, steps: int, evaluation: Evaluation | No
     return json.loads(json_text(summary))
 
 
-def draw(directory: Path, summary: dict[str, Any], evaluation: Evaluation) -> list[Path]:
-    """Write ``plots/*.png`` and ``report.html`` of an evaluated run."""
+def draw(directory: Path, summary: dict[str, Any], evaluation: Evaluation, name: str = "") -> list[Path]:
+    """Write ``plots/*.png`` and ``report.html`` of an evaluated run; of a later evaluation, with ``-name`` behind both."""
+    suffix = f"-{name}" if name else ""
     arrays = evaluation.pictures or {}
     pictures = Pictures(
         maps=[MapPicture(**m) for m in arrays.get("maps", ())],
@@ -66,10 +67,12 @@ def draw(directory: Path, summary: dict[str, Any], evaluation: Evaluation) -> li
         units=evaluation.units,
     )
     rows = read_jsonl(directory / "metrics.jsonl")
-    plots = write_plots(directory / "plots", summary, rows, pictures)
+    plots = write_plots(directory / f"plots{suffix}", summary, rows, pictures)
+    for stale in set((directory / f"plots{suffix}").glob("*.png")) - set(plots):  # of an earlier evaluation
+        stale.unlink()
     provenance = json.loads((directory / "provenance.json").read_text())
     config = (directory / "config.yaml").read_text()
-    write_report(directory / "report.html", summary, rows, plots, config, provenance)
+    write_report(directory / f"report{suffix}.html", summary, rows, plots, config, provenance)
     return plots
 
 

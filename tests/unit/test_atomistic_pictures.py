@@ -87,7 +87,6 @@ def test_logarithmic_axes_are_labelled_in_plain_text(low, high, expected):
         assert [label.get_text() for label in labels if label.get_text()] in (expected, [])
 
 
-
 def curve(volume):
     volumes = np.linspace(0.94, 1.06, 5) * volume
     energies = 0.1 * (volumes - volume) ** 2 - 3

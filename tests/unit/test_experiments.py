@@ -86,6 +86,12 @@ def test_darcy_trains_and_moves_to_a_finer_grid(shared_data: Path, small: list[s
     assert result.summary["baselines"]["climatology"]["y"]["relative_l2"]["PT0S"] == pytest.approx(0.487, abs=0.005)
     finer = evaluate_run(result.directory, experiment, on=(str(shared_data / "pde" / "darcy_test_32.npz"),), quiet=True)
     assert finer["scores"]["test"]["y"]["relative_l2"]["PT0S"] < 1.5 * coarse
+    assert (result.directory / "report-darcy_test_32.html").is_file()
+    drawn, first = (
+        {path.name for path in (result.directory / name).iterdir()} for name in ("plots-darcy_test_32", "plots")
+    )
+    assert first - drawn == {"scorecard.png"}  # there is no baseline on the finer grid
+    assert any(name.startswith("map_") for name in drawn)
     with pytest.raises(UserError, match="mlp"):
         other = load_experiment("darcy", [f"data.root={shared_data / 'pde'}", *small, f"run.dir={tmp_path / 'm'}",
                                           "model=mlp_global"])  # fmt: skip
