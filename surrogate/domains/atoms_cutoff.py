@@ -16,14 +16,14 @@ from surrogate.models.neighbors import neighbor_list
 NEIGHBORS = 75  # of an atom on average
 LONGEST = 12.0  # Å; potassium, of the loosest metals, needs 11
 OF_MOLECULES = 5.0  # Å, where an atom has fewer neighbors than that even within the longest
+_MOST_FRAMES, _MOST_ATOMS = 32, 20_000
 
 
-def choose_cutoff(frames: Frames, samples: int = 32) -> float:
+def choose_cutoff(frames: Frames) -> float:
     """The distance in Å, to a tenth, within which atoms have :data:`NEIGHBORS` neighbors on average.
 
     Args:
-        frames: of which ``samples`` are looked at, evenly spread.
-        samples: how many.
+        frames: of which at most 32 are looked at, evenly spread; fewer where they are large, one at least.
 
     Returns:
         :data:`OF_MOLECULES` where there are not so many within :data:`LONGEST`, as in isolated molecules.
@@ -31,7 +31,8 @@ def choose_cutoff(frames: Frames, samples: int = 32) -> float:
     Raises:
         UserError: for a frame without a neighbor list, such as one with two atoms in one place.
     """
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(samples, len(frames))).astype(int))
+    samples = min(_MOST_FRAMES, len(frames), max(1, _MOST_ATOMS * len(frames) // frames.num_atoms))
+    chosen = np.unique(np.linspace(0, len(frames) - 1, samples).astype(int))
     wanted = NEIGHBORS * int(np.diff(frames.offsets)[chosen].sum())
     reach = 5.0
     while True:
