@@ -55,12 +55,14 @@ def point_latest(path: Path) -> None:
 def write_config(path: Path, experiment: Experiment) -> None:
     """Write ``config.yaml``, or check it against the one of the run that is being resumed.
 
+    What a command left that ended before its run began, for a mistake in it, does not count: the mended one may go there.
+
     Raises:
         UserError: when the directory holds a run of other settings, naming those that differ.
     """
     file = path / "config.yaml"
     current = json.loads(json.dumps(experiment.resolved))
-    if file.exists():
+    if file.exists() and _begun(path):
         before = yaml.safe_load(file.read_text())
         differing = sorted(_differences(_learnt(before), _learnt(current)))
         if differing:
@@ -71,6 +73,14 @@ def write_config(path: Path, experiment: Experiment) -> None:
         return
     text = "# The resolved configuration of this run.\n" + yaml.safe_dump(current, sort_keys=False, allow_unicode=True)
     write_bytes_atomic(file, text.encode())
+
+
+def _begun(path: Path) -> bool:
+    """Whether anything was trained in this directory, or was about to be."""
+    checkpoints = path / "checkpoints"
+    return (checkpoints.is_dir() and any(checkpoints.iterdir())) or any(
+        (path / name).exists() for name in ("provenance.json", "metrics.jsonl", "model")
+    )
 
 
 def _learnt(config: dict[str, Any]) -> dict[str, Any]:

@@ -133,6 +133,21 @@ def test_resuming_with_other_settings_is_refused(finished: Path, tiny_settings: 
 
 
 @pytest.mark.slow
+def test_a_command_that_is_mended_may_use_its_directory_again(tiny_settings: list[str], tmp_path: Path) -> None:
+    wrong, right = (
+        load_experiment("", [*tiny_settings, *words, f"run.dir={tmp_path}", "train.steps=4"])
+        for words in (["data.variables=[tas,pls]"], [])
+    )
+    with pytest.raises(UserError, match="pls"):
+        run_training(wrong, quiet=True)
+    assert (tmp_path / "config.yaml").exists()
+    assert run_training(right, quiet=True).status == "complete"
+    assert "pls" not in (tmp_path / "config.yaml").read_text()
+    with pytest.raises(UserError, match=r"other settings \(data\.variables\)"):
+        run_training(wrong, quiet=True)
+
+
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(finished: Path, tiny_settings: list[str], tmp_path: Path) -> None:
     experiment = load_experiment("", [*tiny_settings, f"run.dir={tmp_path / 'c'}", "train.seed=1"])
     run_training(experiment, quiet=True)
